@@ -1,0 +1,47 @@
+"""Count how the chapters read: `python tools/count_notebooks.py [--seconds] [NB ...]`.
+
+One row a notebook: code cells, lines a code cell (median and 90th percentile), words of prose a code cell, the longest run of code
+cells without prose, figures, asserting cells, exercises, kilobytes; with `--seconds` each is run and timed too."""
+import argparse, json, re, statistics, subprocess, sys, time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECK = re.compile(r'\b(assert\b|test_\w+\(|expect_fail\()')
+
+def source(cell): return ''.join(cell['source'])
+
+def code_lines(src): return sum(1 for l in src.splitlines() if l.strip() and not l.lstrip().startswith('#|'))
+
+def count(path):
+    cells = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if source(c).strip()]
+    code = [c for c in cells if c['cell_type'] == 'code']
+    lines = sorted(code_lines(source(c)) for c in code) or [0]
+    words = sum(len(source(c).split()) for c in cells if c['cell_type'] == 'markdown')
+    run = longest = 0
+    for c in cells:
+        run = run + 1 if c['cell_type'] == 'code' else 0
+        longest = max(longest, run)
+    figures = sum(any(k.startswith('image/') for k in o.get('data', {})) for c in code for o in c['outputs'])
+    return {'code': len(code), 'median': f'{statistics.median(lines):.0f}', 'p90': lines[int(.9 * (len(lines) - 1))],
+            'words/cell': f'{words / max(1, len(code)):.0f}', 'in a row': longest, 'figures': figures,
+            'checks': sum(bool(CHECK.search(source(c))) for c in code),
+            'exercises': sum(bool(re.search(r'^#+ .*Exercise', source(c), re.M)) for c in cells if c['cell_type'] == 'markdown'),
+            'kB': f'{path.stat().st_size / 1024:.0f}'}
+
+def seconds(path):
+    start = time.time()
+    ok = subprocess.run(['nbdev_test', '--path', str(path), '--n_workers', '0'], capture_output=True, text=True, cwd=ROOT)
+    return f'{time.time() - start:.0f}' if 'Success.' in ok.stdout + ok.stderr else 'failed'
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('notebooks', nargs='*', type=Path)
+    p.add_argument('--seconds', action='store_true', help='run each notebook by nbdev_test, and time it')
+    a = p.parse_args()
+    rows = []
+    for f in a.notebooks or sorted((ROOT/'nbs').glob('*.ipynb')):
+        rows.append({'notebook': f.stem} | count(f) | ({'seconds': seconds(f)} if a.seconds else {}))
+    if not rows: sys.exit('No notebooks found.')
+    width = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in rows[0]}
+    for r in [dict.fromkeys(rows[0])] + rows:
+        print('  '.join(str(k if r[k] is None else r[k]).ljust(width[k]) for k in width))
