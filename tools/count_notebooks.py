@@ -1,12 +1,16 @@
 """Count how the chapters read: `python tools/count_notebooks.py [--seconds] [NB ...]`.
 
 One row a notebook: code cells, lines a code cell (median and 90th percentile), words of prose a code cell, the longest run of code
-cells without prose, figures, asserting cells, exercises, kilobytes; with `--seconds` each is run and timed too."""
+cells without prose, figures, asserting cells, exercises, kilobytes; with `--seconds` each is run and timed too. The first row holds
+what a chapter aims at; workshops (00, 19, 20) and the index are not lessons."""
 import argparse, json, re, statistics, subprocess, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECK = re.compile(r'\b(assert\b|test_\w+\(|expect_fail\()')
+
+AIMS = {'notebook': 'aim', 'code': '20-45', 'median': '≤5', 'p90': '≤18', 'words/cell': '40-100', 'in a row': '≤3', 'figures': '≥6', 'checks': '≥8',
+        'exercises': '', 'kB': '<2000', 'seconds': ''}
 
 def source(cell): return ''.join(cell['source'])
 
@@ -38,10 +42,10 @@ if __name__ == '__main__':
     p.add_argument('notebooks', nargs='*', type=Path)
     p.add_argument('--seconds', action='store_true', help='run each notebook by nbdev_test, and time it')
     a = p.parse_args()
-    rows = []
+    rows = [{k: v for k, v in AIMS.items() if k != 'seconds' or a.seconds}]
     for f in a.notebooks or sorted((ROOT/'nbs').glob('*.ipynb')):
         rows.append({'notebook': f.stem} | count(f) | ({'seconds': seconds(f)} if a.seconds else {}))
-    if not rows: sys.exit('No notebooks found.')
+    if len(rows) == 1: sys.exit('No notebooks found.')
     width = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in rows[0]}
     for r in [dict.fromkeys(rows[0])] + rows:
         print('  '.join(str(k if r[k] is None else r[k]).ljust(width[k]) for k in width))

@@ -11,6 +11,7 @@ def run(path, flags):
     os.environ.update(IN_TEST='1', NO_ALBUMENTATIONS_UPDATE='1')
     from execnb.nbio import read_nb
     from execnb.shell import CaptureShell
+    from nbdev.clean import clean_nb
     from nbdev.config import get_config
     from nbdev.process import NBProcessor
     skip_flags = set(get_config().tst_flags.split()) - set(flags.split())
@@ -35,10 +36,9 @@ def run(path, flags):
     for old, new in zip(raw['cells'], nb.cells):
         if old['cell_type'] != 'code': continue
         old['outputs'] = json.loads(json.dumps(new.get('outputs', []), default=str))
-        old['execution_count'] = None
         for o in old['outputs']:
-            if 'execution_count' in o: o['execution_count'] = None
             if o.get('output_type') in ('display_data', 'execute_result'): o['metadata'] = {}
+    clean_nb(raw, clean_ids=get_config().clean_ids)  # as nbdev_clean leaves it
     path.write_text(json.dumps(raw, sort_keys=True, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
     print(f'{path.name}: {time.time() - start:.0f} s, {path.stat().st_size / 1024:.0f} kB')
     return 0

@@ -1,0 +1,20 @@
+"`import yolov3_nb.model` is what an app or a server pays for at its start: little time, and nothing that only training or drawing needs."
+import json, statistics, subprocess, sys
+
+HEAVY = ('matplotlib', 'albumentations', 'gradio', 'pytorch_lightning', 'torchvision', 'pandas', 'IPython', 'nbdev')
+CODE = """
+import json, sys, time
+import torch
+before, start = set(sys.modules), time.process_time()  # not the clock's time, which counts what else the machine does
+import yolov3_nb.model
+print(json.dumps([time.process_time() - start, sorted({m.split('.')[0] for m in set(sys.modules) - before})]))
+"""
+
+def imported():
+    "Seconds that the model's import takes beyond torch's own, in a fresh process, and the packages that it brings along."
+    return json.loads(subprocess.check_output([sys.executable, '-c', CODE], text=True).splitlines()[-1])
+
+def test_model_costs_little_more_than_torch():
+    runs = [imported() for _ in range(4)][1:]  # the first also reads the files from disk and compiles them
+    assert [p for p in HEAVY if p in runs[0][1]] == []
+    assert statistics.median(seconds for seconds, _ in runs) < 1.5, runs

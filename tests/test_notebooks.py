@@ -1,0 +1,68 @@
+"The notebooks as files, and the tools that count, run and publish them."
+import ast, base64, json, subprocess, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT/'nbs').rglob('*.ipynb'))
+
+def cell(kind, source, **more):
+    outputs = {'outputs': more.pop('outputs', []), 'execution_count': None} if kind == 'code' else {}
+    return {'cell_type': kind, 'id': f'c{abs(hash(source))}', 'metadata': {}, 'source': source.splitlines(keepends=True), **outputs, **more}
+
+def notebook(path, cells):
+    kernel = {'display_name': 'python3', 'language': 'python', 'name': 'python3'}
+    path.write_text(json.dumps({'cells': cells, 'metadata': {'kernelspec': kernel}, 'nbformat': 4, 'nbformat_minor': 5}), encoding='utf-8')
+    return path
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.name)
+def test_size_and_form(path):
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    assert path.stat().st_size < 2e6
+    ids = [c['id'] for c in nb['cells']]
+    assert len(ids) == len(set(ids))
+    pictures = [data for c in nb['cells'] for o in c.get('outputs', []) for kind, data in o.get('data', {}).items() if kind.startswith('image/')]
+    assert [n for p in pictures if (n := len(base64.b64decode(''.join(p))) if not ''.join(p).lstrip().startswith('<') else len(''.join(p))) > 200_000] == []
+    first = ''.join(nb['cells'][0]['source']).strip().splitlines()
+    assert first[0].startswith('# ') and first[-1].startswith('> ') and len(first) <= 3  # nbdev keeps no more of a title cell
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.name)
+def test_imports_stand_in_cells_of_their_own(path):
+    def mixed(source):
+        if 'eval: false' in source or '#| export' in source: return False  # exported cells run anyway
+        nodes = [type(n) for n in ast.parse('\n'.join('' if l.lstrip()[:1] in ('%', '!') else l for l in source.splitlines())).body]
+        imports = [n for n in nodes if n in (ast.Import, ast.ImportFrom)]
+        return imports and any(n in (ast.Expr, ast.Assign) for n in nodes)
+    nb = json.loads(path.read_text(encoding='utf-8'))
+    sources = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
+    assert [s for s in sources if mixed(s)] == []  # nbdev runs every cell with an import when it builds the site
+
+def test_counts(tmp_path, tool):
+    png = {'output_type': 'display_data', 'data': {'image/png': ''}, 'metadata': {}}
+    path = notebook(tmp_path/'01_x.ipynb', [
+        cell('markdown', '# Title\n\n> four words of it'), cell('code', '#| export\nx = 1\n\ny = 2'), cell('code', 'assert x == 1', outputs=[png]),
+        cell('code', ''), cell('code', 'x'), cell('markdown', '### Exercise: do it'), cell('code', 'test_eq(x, 1)\n1\n2\n3\n4')])
+    row = tool('count_notebooks').count(path)
+    assert row == {'code': 4, 'median': '2', 'p90': 2, 'words/cell': '3', 'in a row': 3, 'figures': 1, 'checks': 2, 'exercises': 1, 'kB': row['kB']}
+
+def run(path): return subprocess.run([sys.executable, 'tools/run_notebooks.py', str(path)], cwd=ROOT, capture_output=True, text=True)
+
+def test_running_keeps_outputs_and_skips_what_the_tests_skip(tmp_path):
+    path = notebook(tmp_path/'x.ipynb', [cell('code', '6 * 7'), cell('code', '#| slow\n1 / 0'), cell('code', '#| eval: false\n1 / 0')])
+    assert run(path).returncode == 0
+    outputs = [c['outputs'] for c in json.loads(path.read_text())['cells']]
+    assert [''.join(o['data']['text/plain']) for o in outputs[0]] == ['42'] and outputs[1:] == [[], []]
+
+def test_an_error_leaves_the_notebook_as_it_was(tmp_path):
+    path = notebook(tmp_path/'x.ipynb', [cell('code', '6 * 7'), cell('code', '1 / 0')])
+    before = path.read_bytes()
+    done = run(path)
+    assert done.returncode == 1 and 'ZeroDivisionError' in done.stderr and path.read_bytes() == before
+
+def test_readme_is_made_from_the_index():
+    done = subprocess.run([sys.executable, 'tools/readme.py', '--check'], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+def test_readme_has_the_two_commands():
+    blocks = (ROOT/'README.md').read_text(encoding='utf-8').split('```sh\n')[1:]
+    assert [b.split('```')[0].strip() for b in blocks] == ['pip install -e . && yolov3_train', 'pip install -e ".[dev]" && nbdev_test && pytest -q tests']

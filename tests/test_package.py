@@ -1,0 +1,50 @@
+"What pip sees: one settings.ini, commands that exist, and a library that needs no development package."
+import ast, importlib, subprocess, sys, tarfile
+from configparser import ConfigParser
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+cfg = ConfigParser(delimiters=['='])
+cfg.read(ROOT/'settings.ini', encoding='utf-8')
+cfg = cfg['DEFAULT']
+COMMANDS = [line.strip() for line in cfg['console_scripts'].splitlines() if line.strip()]
+MODULES = sorted(f.stem for f in (ROOT/'yolov3_nb').glob('[!_]*.py'))
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_command_leads_to_a_function(command):
+    module, function = command.split('=')[1].split(':')
+    assert callable(getattr(importlib.import_module(module), function))
+
+def test_library_needs_no_development_package():
+    code = '''
+import importlib, sys
+class Without:
+    def __init__(self, finder): self.finder = finder
+    def __getattr__(self, name): return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split('.')[0] in sys.argv[1].split(',') else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Without, sys.meta_path)
+for module in sys.argv[2].split(','): importlib.import_module('yolov3_nb.' + module)
+'''
+    absent = 'nbdev,execnb,ghapi,fastgit,jupyterlab,nbconvert,ipywidgets,IPython,gradio,onnx,onnxscript,onnxruntime,faster_coco_eval,pycocotools,smalldocs,pytest'
+    done = subprocess.run([sys.executable, '-c', code, absent, ','.join(MODULES)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+def test_source_distribution_is_whole(tmp_path):
+    pytest.importorskip('setuptools', reason='setuptools, which packs the library, is not installed')
+    tree = tmp_path/'tree'
+    (tree/'yolov3_nb').mkdir(parents=True)
+    for f in ('settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', *(f'yolov3_nb/{m.name}' for m in (ROOT/'yolov3_nb').glob('*.py'))):
+        (tree/f).write_bytes((ROOT/f).read_bytes())
+    subprocess.run([sys.executable, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path)], cwd=tree, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as tar: names = {n.partition('/')[2] for n in tar.getnames()}
+    assert {'settings.ini', 'setup.py', 'README.md', 'LICENSE'} | {f'yolov3_nb/{m}.py' for m in MODULES} <= names
+
+def long_functions(file, limit=40):
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and (n := node.end_lineno - node.lineno + 1) > limit: yield f'{node.name}: {n} lines'
+
+@pytest.mark.parametrize('module', MODULES)
+def test_a_function_fits_on_a_screen(module):
+    assert list(long_functions(ROOT/'yolov3_nb'/f'{module}.py')) == []

@@ -1,0 +1,58 @@
+"The site builds without Quarto, and its check sees what is wrong with a page."
+import importlib.util, subprocess, sys
+from pathlib import Path
+from types import SimpleNamespace
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+@pytest.mark.skipif(not importlib.util.find_spec('smalldocs'), reason='smalldocs, which renders the site, needs Python 3.11 or newer')
+def test_every_notebook_is_a_page_and_all_links_hold():
+    done = subprocess.run([sys.executable, 'tools/site.py'], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+INDEX = '<a href="index.html">home</a><a href="boxes.html#nms">nms</a><a href="https://u.github.io/r/boxes.html">the same, in full</a>'
+BOXES = '<h2 id="nms">nms</h2><a href="index.html">back</a><a href="https://github.com/u/r/blob/main/lib.py#L2">source</a>'
+
+@pytest.fixture
+def site(tmp_path, tool, monkeypatch):
+    "Write a site of two pages, and return what the check says of it."
+    module = tool('site')
+    cfg = SimpleNamespace(nbs_path=tmp_path/'nbs', doc_path=tmp_path/'_docs', user='u', repo='r', branch='main', doc_host='https://u.github.io', doc_baseurl='/r')
+    monkeypatch.setattr(module, 'config', lambda: cfg)
+    monkeypatch.setattr(module, 'ROOT', tmp_path)
+    for d in (cfg.nbs_path, cfg.doc_path): d.mkdir()
+    for name in ('index.ipynb', '03_boxes.ipynb', '_draft.ipynb'): (cfg.nbs_path/name).write_text('{}')
+    (tmp_path/'lib.py').write_text('a = 1\nb = 2\n')
+    def check(index=INDEX, boxes=BOXES):
+        (cfg.doc_path/'index.html').write_text(index)
+        (cfg.doc_path/'boxes.html').write_text(boxes)
+        return module.check()
+    return check
+
+def test_a_good_site_has_no_problem(site): assert site() == []
+
+@pytest.mark.parametrize('bad, said', [
+    ('<a href="anchors.html">x</a>', 'anchors.html leads nowhere'),
+    ('<a href="boxes.html#iou">x</a>', 'boxes.html#iou has no such anchor'),
+    ('<a href="https://u.github.io/r/boxes.html#iou">x</a>', 'has no such anchor'),
+    ('<img src="figure.png">', 'figure.png leads nowhere'),
+    ('<a href="https://github.com/u/r/blob/main/lib.py#L3">x</a>', 'past the end'),
+    ('<a href="https://colab.research.google.com/github/u/r/blob/main/nbs/03_box.ipynb">x</a>', 'leads nowhere'),
+    ('<pre><code>#| export\nx = 1</code></pre>', 'a directive shows'),
+    ('<p>{{&lt; video x &gt;}}</p>', 'a shortcode shows'),
+    ('<p>\n::: {.callout}</p>', 'a fenced div shows'),
+    ('<p>see [boxes](boxes.html)</p>', 'a link shows'),
+    ('<p>| --- | --- |</p>', 'a table shows'),
+    ('<p><em>equal </em>ratios*, alike.*</p>', 'emphasis shows'),
+    ('<pre>/home/student/.cache/toyvoc</pre>', 'a path of the machine')])
+def test_the_check_sees(site, bad, said):
+    problems = site(index=INDEX + bad)
+    assert len(problems) == 1 and said in problems[0]
+
+def test_code_may_hold_what_prose_may_not(site):
+    assert site(index=INDEX + '<pre><code>x[0](1) ** 2  # | --- |\n::: {{&lt; </code></pre>') == []
+
+def test_a_page_that_the_sidebar_lacks(site):
+    assert site(index='<p>no links</p>') == ['nbs/03_boxes.ipynb: is not in the sidebar (_quarto.yml)', 'nbs/index.ipynb: is not in the sidebar (_quarto.yml)']

@@ -1,0 +1,192 @@
+"""Build the site into _docs/ and check it: `python tools/site.py [--serve] [--port 8000] [--check]`.
+
+Where Quarto is installed, `nbdev_docs` builds the same site; this needs nothing but the packages of `[dev]`. nbdev processes the
+notebooks into _proc/, smalldocs renders them, and then every page is read again: each notebook is a page and stands in the sidebar,
+links and anchors hold, and no raw markup or path of the building machine shows. `--check` only reads the pages that are there."""
+import argparse, functools, http.server, importlib.util, os, re, shutil, subprocess, sys, tempfile
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBERED = re.compile(r'^\d+[a-zA-Z0-9]*_')
+LINK = re.compile(r'(\]\()(?![a-z]+:)([^)\s]*\.ipynb)')  # a Markdown link to a notebook beside this one
+MARKUP = {'a directive': re.compile(r'^\s*#\| ?\w', re.M), 'a shortcode': re.compile(r'\{\{<'), 'a fenced div': re.compile(r'^\s*:::', re.M),
+          'a heading': re.compile(r'^#{1,6} \w', re.M), 'a link': re.compile(r'\]\(\S+\)'), 'emphasis': re.compile(r'(?<![\w*])\*{1,2}\w|\w[.,;:]?\*{1,2}(?![\w*])'),
+          'a table': re.compile(r'\|\s*:?---'), 'a code fence': re.compile(r'```')}
+HOME_PATH = re.compile(r'(?<![\w.:/\-])/(?:root|home|Users|work|tmp|mnt)/\w[\w./-]*')
+
+
+def config():
+    from nbdev.config import get_config
+    return get_config(path=ROOT)
+
+def site_url(cfg): return f'{cfg.doc_host}{cfg.doc_baseurl}/'
+
+def notebooks(cfg):
+    "Every notebook that becomes a page, relative to the notebooks' folder."
+    found = (f.relative_to(cfg.nbs_path) for f in cfg.nbs_path.rglob('*.ipynb'))
+    return sorted(f for f in found if not any(p[0] in '._' for p in f.parts))
+
+def unnumbered(path): return path.with_name(NUMBERED.sub('', path.name.lower()))
+
+def process(cfg):
+    "nbdev's own steps for its docs, as `nbdev_docs` takes them before it calls Quarto."
+    from importlib.metadata import entry_points
+    import nbdev.doclinks
+    from nbdev.quarto import refresh_quarto_yml
+    from nbdev.serve import proc_nbs
+    if cfg.lib_name not in entry_points(group='nbdev').names:
+        sys.exit(f"The names in backticks cannot be linked: {cfg.lib_name} is not installed here; run: pip install -e '.[dev]'")
+    refresh_quarto_yml()
+    nbdev.doclinks._build_modidx()
+    try: return proc_nbs(n_workers=min(os.cpu_count() or 1, 4))
+    except Exception as e: sys.exit(f'nbdev cannot process the notebooks for the site; it runs their imports and exported cells. {e}')
+
+def stage(cfg, proc, dest):
+    "Copy the processed notebooks under the names that nbdev's links have (03_boxes.ipynb: boxes.html), with links to match."
+    unlink = lambda m: m[1] + str(unnumbered(Path(m[2])))
+    for src in (f for f in cfg.nbs_path.rglob('*') if f.is_file()):
+        rel = src.relative_to(cfg.nbs_path)
+        if not (proc/rel).is_file(): continue
+        if src.suffix != '.ipynb':
+            (dest/rel).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(proc/rel, dest/rel)
+            continue
+        text = LINK.sub(unlink, (proc/rel).read_text(encoding='utf-8'))
+        text = text.replace(site_url(cfg), '../' * (len(rel.parts) - 1))
+        text = re.sub(r'output-file: [^\\"]*(\\n)?', '', text)  # a key that only Quarto reads
+        (dest/unnumbered(rel)).parent.mkdir(parents=True, exist_ok=True)
+        (dest/unnumbered(rel)).write_text(text, encoding='utf-8')
+    yml = (ROOT/'_quarto.yml').read_text(encoding='utf-8')
+    yml = re.sub(r'(href: )(\S+\.ipynb)', unlink, yml)
+    (dest.parent/'_quarto.yml').write_text(yml, encoding='utf-8')
+
+def build():
+    "Build _docs/; ends with what smalldocs has to say where it warns of anything."
+    cfg = config()
+    if not importlib.util.find_spec('smalldocs'): sys.exit("smalldocs, which renders the site, is missing: pip install -e '.[dev]' with Python 3.11 or newer")
+    proc = process(cfg)
+    with tempfile.TemporaryDirectory() as tmp:
+        pages = Path(tmp)/'pages'
+        pages.mkdir()
+        stage(cfg, proc, pages)
+        done = subprocess.run([sys.executable, '-m', 'smalldocs.cli', 'render', '--strict', '--quiet', str(pages)])
+        out = pages/cfg.doc_path.name
+        if not out.is_dir(): sys.exit('smalldocs built no site.')
+        for nb in notebooks(cfg):  # "view source" leads to the notebook under its own name
+            page = out/unnumbered(nb).with_suffix('.html')
+            if page.is_file():
+                text = page.read_text(encoding='utf-8')
+                page.write_text(text.replace(f'/nbs/{unnumbered(nb).as_posix()}', f'/nbs/{nb.as_posix()}'), encoding='utf-8')
+        shutil.rmtree(cfg.doc_path, ignore_errors=True)
+        shutil.move(out, cfg.doc_path)
+    unlink_undocumented(cfg)
+    return done.returncode
+
+def unlink_undocumented(cfg):
+    "nbdev links every name in backticks that a module defines, even one without an entry on a page: that stays a plain name."
+    pages = read_pages(cfg)
+    for name in pages:
+        file = cfg.doc_path/name
+        keep = lambda m: m[0] if not broken(m[1], name, pages, cfg) else m[2]
+        text = file.read_text(encoding='utf-8')
+        file.write_text(re.sub(r'<a href="([^"]+#[^"]+)">(<code>[^<]+</code>)</a>', keep, text), encoding='utf-8')
+
+
+class Page(HTMLParser):
+    "What the checks need of one page: its anchors, its links, its text, and its code apart from its text."
+    def __init__(self, path):
+        super().__init__(convert_charrefs=True)
+        self.ids, self.links, self.text, self.code, self.inside = set(), [], [], [], []
+        self.feed(path.read_text(encoding='utf-8'))
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids.update(attrs[k] for k in ('id', 'name') if attrs.get(k))
+        self.links += [attrs[k] for k in ('href', 'src') if attrs.get(k) and (tag, k) != ('base', 'href')]
+        if tag in ('pre', 'code', 'script', 'style'):
+            self.inside.append(tag)
+            self.code.append('\n')
+        elif tag in ('p', 'div', 'li', 'tr', 'section', 'td'): self.text.append('\n')
+
+    def handle_endtag(self, tag):
+        if tag in self.inside: del self.inside[self.inside.index(tag):]
+
+    def handle_data(self, data):
+        if not self.inside: self.text.append(data)
+        elif not {'script', 'style'} & set(self.inside): self.code.append(data)
+
+
+def local(url, page, cfg):
+    "The file of the tree or of the site that a link means, and its anchor; None where it leads elsewhere."
+    blob = f'{cfg.user}/{cfg.repo}/blob/{cfg.branch}/'
+    if url.startswith('http') and blob in url:  # a file of the repository: on GitHub, Colab or Kaggle
+        path, _, anchor = url.partition(blob)[2].partition('#')
+        return ROOT/unquote(path.partition('?')[0]), anchor
+    base = site_url(cfg)
+    parts = urlsplit(urljoin(base + page, url))
+    if not parts.geturl().startswith(base): return None
+    path = unquote(parts.path)[len(urlsplit(base).path):]
+    if not path or path.endswith('/'): path += 'index.html'
+    return cfg.doc_path/path, unquote(parts.fragment)
+
+def broken(url, page, pages, cfg):
+    "Why a link on a page does not hold, or None."
+    if not (found := local(url, page, cfg)): return None
+    file, anchor = found
+    if not file.exists(): return f'{url} leads nowhere'
+    if file.suffix == '.html' and anchor:
+        target = pages.get(file.relative_to(cfg.doc_path).as_posix())
+        if target and anchor not in target.ids: return f'{url} has no such anchor'
+    if line := re.fullmatch(r'L(\d+)(-L\d+)?', anchor):
+        if int(line[1]) > len(file.read_text(encoding='utf-8').splitlines()): return f'{url} is past the end of the file'
+
+def read_pages(cfg):
+    return {f.relative_to(cfg.doc_path).as_posix(): Page(f) for f in sorted(cfg.doc_path.rglob('*.html')) if 'site_libs' not in f.parts}
+
+def check():
+    "Everything that is wrong with the pages in _docs/, one line each."
+    cfg = config()
+    pages = read_pages(cfg)
+    if not pages: return [f'{cfg.doc_path.name}/ holds no page']
+    problems = []
+    nav = {local(u, 'index.html', cfg)[0] for u in pages['index.html'].links if local(u, 'index.html', cfg)} if 'index.html' in pages else set()
+    for nb in notebooks(cfg):
+        page = unnumbered(nb).with_suffix('.html').as_posix()
+        if page not in pages: problems.append(f'nbs/{nb}: has no page')
+        elif cfg.doc_path/page not in nav: problems.append(f'nbs/{nb}: is not in the sidebar (_quarto.yml)')
+    for name, page in pages.items():
+        problems += [f'{name}: {why}' for url in dict.fromkeys(page.links) if (why := broken(url, name, pages, cfg))]
+        prose, shown = ''.join(page.text), ''.join(page.text + page.code)
+        for what, pattern in MARKUP.items():
+            text = shown if what == 'a directive' else prose
+            if m := pattern.search(text): problems.append(f'{name}: {what} shows as raw markup: {text[max(0, m.start() - 30):m.end() + 30]!r}')
+        if m := HOME_PATH.search(shown): problems.append(f'{name}: shows a path of the machine that ran it: {m[0]}')
+    return problems
+
+def serve(port):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(config().doc_path))
+    with http.server.ThreadingHTTPServer(('127.0.0.1', port), handler) as server:
+        print(f'The site: http://127.0.0.1:{server.server_port} (Ctrl-C ends it)')
+        try: server.serve_forever()
+        except KeyboardInterrupt: pass
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--serve', action='store_true', help='serve the site when it is built')
+    p.add_argument('--port', type=int, default=8000)
+    p.add_argument('--check', action='store_true', help='check the pages in _docs/ without building them')
+    a = p.parse_args()
+    os.environ['NO_ALBUMENTATIONS_UPDATE'] = '1'
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))  # for nbdev's workers
+    sys.path.insert(0, str(ROOT))
+    os.chdir(ROOT)
+    warned = 0 if a.check else build()
+    problems = check()
+    print(*problems, sep='\n')
+    pages = len(list(config().doc_path.glob('**/*.html')))
+    print(f'{pages} pages in {config().doc_path.name}/, {len(problems)} problems')
+    if a.serve: serve(a.port)
+    sys.exit(bool(warned or problems))
