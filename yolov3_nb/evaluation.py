@@ -234,7 +234,7 @@ def accuracies_by_threshold(histogram:Tensor, # from `objectness_histogram` (2, 
     return {'t': torch.arange(1, bins)/bins, 'obj_acc': 100*(1 - below[0]), 'noobj_acc': 100*below[1]}
 
 # %% ../nbs/09_evaluation.ipynb #loss-sums
-def _loss_sums(preds, encoded, anchors): # (2, terms, 3): each term's sum over cells and their number, so that the mean is that of one huge batch
+def _loss_sums(preds, encoded, anchors): # (2, terms, 3): each term's sum over its cells, and their number
     terms = original_loss(preds, encoded, anchors)['terms']
     cells = {state: torch.stack([(t[..., 4] == state).sum() for t in encoded]) for state in (0, 1)}
     counts = torch.stack([cells[0 if k == 'noobj' else 1] for k in terms]).cpu().double()
@@ -289,7 +289,8 @@ def ap_metrics(
 def _figures(found, gts, class_names, compare_at, everything): # the comparable figures, and AP over every detection kept
     sure = found['dets']['scores'] > compare_at
     low = ap_metrics(found['dets'], gts, class_names) if everything else {}
-    return {**{k: None if v != v else v for k, v in grid_accuracies(found['counts']).items()}, 'loss': (found['loss'][0]/found['loss'][1].clamp(min=1)).sum().item(),
+    (sums, cells), accuracies = found['loss'], grid_accuracies(found['counts'])
+    return {**{k: None if v != v else v for k, v in accuracies.items()}, 'loss': (sums/cells.clamp(min=1)).sum().item(),
             **ap_metrics({k: v[sure] for k, v in found['dets'].items()}, gts, class_names), **{f'{k}_001': v for k, v in low.items()},
             'n_images': found['images'], 'by_threshold': {k: v.tolist() for k, v in accuracies_by_threshold(found['histogram']).items()}}
 
@@ -328,10 +329,12 @@ def evaluate(
     data = DetectionDataset(dataset, test_transform(size), size)
     if share: data = Subset(data, range(dist.get_rank(), len(data), dist.get_world_size()))
     loader = DataLoader(data, batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=worker_init if workers else None)
-    found = predict(model, loader, min(score_threshold, compare_at), iou_threshold, max_detections, device, precision, multi_label, progress)
+    low = min(score_threshold, compare_at)
+    found = predict(model, loader, low, iou_threshold, max_detections, device, precision, multi_label, progress)
     found = _gather(found) if share else found
     of = getattr(dataset, 'annotation', dataset.target)   # a data set told to leave out difficult objects has them there
-    metrics = _figures(found, flatten([of(i) for i in range(len(dataset))]), dataset.classes, compare_at, everything=score_threshold < compare_at)
+    gts = flatten([of(i) for i in range(len(dataset))])
+    metrics = _figures(found, gts, dataset.classes, compare_at, everything=low < compare_at)
     return (metrics, found) if return_predictions else metrics
 
 # %% ../nbs/09_evaluation.ipynb #mapcallback
