@@ -152,7 +152,7 @@ def decode(
     preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5 + C): x, y, w, h, objectness, classes
     anchors, # (3, 3, 2) pixels at the input size
 ) -> dict: # boxes xyxy pixels (B, A, 4), obj logits (B, A), cls logits (B, A, C), where (A, 4): scale, anchor, row, column
-    "Raw outputs to boxes (Redmon and Farhadi 2018, sec. 2.1), float32; a side grows to at most `MAX_STRETCH` anchors. `preds` stay as they are."
+    "Raw outputs to float32 boxes (Redmon and Farhadi 2018, sec. 2.1), no side longer than `MAX_STRETCH` anchors; changes no input."
     anchors = torch.as_tensor(anchors, dtype=torch.float32, device=preds[0].device)
     boxes, where = [], []
     for scale, (p, stride) in enumerate(zip(preds, STRIDES)):

@@ -58,7 +58,7 @@ def box_iou(
 # %% ../nbs/03_boxes.ipynb #paired-iou
 def paired_iou(
     a:Tensor, # boxes, xyxy (..., 4)
-    b:Tensor, # their partners, xyxy (..., 4)
+    b:Tensor, # their partners, xyxy (..., 4), or one that broadcasts
     kind:str='iou', # 'iou', 'giou', 'diou' or 'ciou'
 ) -> Tensor: # (...), 1 for a perfect match; differentiable, gradients finite for any boxes
     "IoU of each box with its partner, or GIoU (Rezatofighi et al. 2019, sec. 3), DIoU, CIoU (Zheng et al. 2020, eqs. 7 and 10)."
@@ -103,7 +103,7 @@ def nms(
     "Greedy non-maximum suppression, all boxes against all. Raises ValueError for a NaN among the numbers."
     from torchvision.ops import nms as fast_nms
     bad = int((scores.isnan() | ~boxes.isfinite().all(-1)).sum())
-    if bad: raise ValueError(f'{bad} of {len(scores)} boxes have a coordinate or score that is no number: look for where the model went NaN.')
+    if bad: raise ValueError(f'{bad} of {len(scores)} boxes have a coordinate or score that is no number: find where the model went NaN.')
     return fast_nms(_exact(boxes), _exact(scores), iou_threshold)
 
 # %% ../nbs/03_boxes.ipynb #batched-nms
