@@ -24,7 +24,7 @@ from .toyvoc import VOC_CLASSES, data_home, make_toyvoc
 BASE = dict(
     data=None, train='2007_train', val='2007_val', test='2007_test', classes=None, limit=None,
     width=0.25, size=160, anchors='toyvoc',
-    epochs=18, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
+    epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
     workers=1, cache=True, seed=0, map_every=0, val_every=3,
     devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True,
 )
@@ -215,7 +215,7 @@ def make_trainer(
     callbacks = [EpochLog(), LearningRateMonitor('step')]
     callbacks += [TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 50)] * s['progress']
     callbacks += [MAPCallback(s['map_every'])] * bool(s['map_every'] and s['val'])
-    callbacks += [EMA(s['ema'])] * bool(s['ema'])
+    callbacks += [EMA(s['ema'], every=4)] * bool(s['ema'])
     callbacks += [ModelCheckpoint(run, filename='last', save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True)]
     loggers = [CSVLogger(run, name='', version=''), TensorBoardLogger(run, name='tensorboard', version='')]
     return L.Trainer(max_epochs=s['epochs'], devices=s['devices'], strategy=s['strategy'], accelerator=s['accelerator'], precision=choose_precision(s['precision']),

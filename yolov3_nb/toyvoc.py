@@ -933,13 +933,14 @@ def size_share(r, crowd):
     "Longer side of a figure as a share of the picture's: a fifth are small, and none is large in a crowd"
     u = r.random()
     if u < .2: return max(r.uniform(.065, .2), r.uniform(.065, .2))
-    if u < .55 or crowd > 5: return r.uniform(.22, .45)
-    return r.uniform(.45, .8)
+    if crowd > 6: return r.uniform(.2, .34)
+    if u < .55 or crowd > 4: return r.uniform(.22, .42)
+    return r.uniform(.4, .8)
 
 # %% ../nbs/00_toyvoc.ipynb #spot
 def spot(r, name, size, w, h, horizon):
-    "Where the middle of a figure comes: within the picture, or, for one large one in six, across its edge"
-    across = r.random() < 1/6 and size > .2*max(w, h)
+    "Where the middle of a figure comes: within the picture, or, for one large one in twelve, across its edge"
+    across = r.random() < 1/12 and size > .2*max(w, h)
     if across: x = r.choice((r.uniform(-.1, .3)*size, w - r.uniform(-.1, .3)*size))
     else: x = r.uniform(min(size*.5, w*.5), max(w - size*.5, w*.5))
     if horizon is None or name in ('aeroplane', 'bird') and r.random() < .7:
@@ -977,14 +978,14 @@ def scene(r):
         img, horizon = r.choice(BACKGROUNDS)(r, w, h)
         for _ in range(r.choice((0, 1, 2, 2, 3, 4))):
             stamp(img, put(r, img, None, r.choice(CLUTTER), r.uniform(.06, .45)*a, horizon, [], 1).parts)
-        n = r.choices(range(1, 9), (5, 9, 15, 19, 19, 15, 11, 7))[0]
-        limit, things, name = r.choice((.05, .15, .35)), [], None
+        n = r.choices(range(1, 13), (4, 6, 8, 10, 12, 13, 13, 12, 9, 6, 4, 3))[0]
+        limit, things, name = r.choice((.03, .1, .2)), [], None
         for _ in range(n):
             if not name or r.random() > .25: name = r.choices(VOC_CLASSES, [2 if c == 'person' else 1 for c in VOC_CLASSES])[0]
             t = put(r, img, name, FIGURES[name], size_share(r, n)*a, horizon, things, limit)
             if t: things.append(t)
         if horizon is not None: things.sort(key=lambda t: extent(t.parts)[3])
-        front = [put(r, img, None, r.choice(CLUTTER), r.uniform(.05, .3)*a, horizon, things, .3) for _ in range(r.choice((0, 0, 1)))]
+        front = [put(r, img, None, r.choice(CLUTTER), r.uniform(.05, .3)*a, horizon, things, .3) for _ in range(r.choice((0, 0, 0, 1)))]
         things, notes = annotate(things + [t for t in front if t], w, h)
         if notes: break
     for t in things: stamp(img, t.parts)
@@ -1148,7 +1149,7 @@ def unfinished(root):
     finally: clear()
 
 # %% ../nbs/00_toyvoc.ipynb #version-2
-VERSION = 2
+VERSION = 3
 
 # %% ../nbs/00_toyvoc.ipynb #is-made
 def is_made(devkit, recipe):
@@ -1210,4 +1211,4 @@ def toyvoc_digest(
     return digest.hexdigest()
 
 # %% ../nbs/00_toyvoc.ipynb #toyvoc-digest-0cd842524a5354
-TOYVOC_DIGEST = '0cd842524a5354e5bcf5927b2d8e32f04032dece31dea95bb784949f9578b291'
+TOYVOC_DIGEST = 'f251aae95492c95ed633c976b66885297af7d46335429f1b5e80cea1cdc3e9ac'

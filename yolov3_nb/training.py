@@ -209,12 +209,15 @@ class EpochLog(Callback):
 class EMA(WeightAveraging):
     "A moving average of the weights: validated, saved in checkpoints, and what the run ends with"
     def __init__(self,
-        decay:float=0.999 # what the average keeps of itself at each step, once it is warm
+        decay:float=0.999, # what the average keeps of itself at each step, once it is warm
+        every:int=1 # steps between averages: a small network feels the time that they take
     ):
-        self.decay = decay
+        self.decay, self.every = decay, every
         super().__init__(use_buffers=True, multi_avg_fn=self.average)
 
+    def should_update(self, step_idx=None, epoch_idx=None): return step_idx is not None and (step_idx + 1) % self.every == 0
+
     def average(self, averages, weights, n):
-        keep = min(self.decay, (1 + int(n)) / (10 + int(n)))  # the first averages forget quickly
+        keep = min(self.decay**self.every, (1 + int(n)) / (10 + int(n)))  # the first averages forget quickly
         if averages[0].is_floating_point(): torch._foreach_lerp_(averages, weights, 1 - keep)
         else: torch._foreach_copy_(averages, weights)  # a batch norm's count of batches is no weight
