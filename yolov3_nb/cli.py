@@ -26,13 +26,13 @@ BASE = dict(
     width=0.25, size=160, anchors='toyvoc',
     epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
     workers=1, cache=True, seed=0, map_every=0, val_every=3,
-    devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True,
+    devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True, half=False,
 )
 
 # %% ../nbs/20_cli.ipynb #PRESETS
 PRESETS = {
     'toy': {},
-    'toy_long': dict(epochs=60, mosaic=0.2, strength=0.6, ema=0.999),
+    'toy_long': dict(epochs=45, mosaic=0.2, strength=0.6, ema=0.999, half=True),
     'voc': dict(train='2007_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32, lr=1e-3, mosaic=0.67, strength=1.0,
                 workers=8, ema=0.9998, warmup=0.1, precision='bf16-mixed'),
     'voc_cpu': dict(train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=2, cache=False),
@@ -73,6 +73,7 @@ FLAGS = {
         accumulate=(int, 'batches a step of the optimiser'),
         max_time=(str, 'stop after DD:HH:MM:SS, with a checkpoint to go on from'),
         progress=(bool, 'show progress bars'),
+        half=(bool, 'save the weights in 16 bits, and measure those'),
         val_every=(int, 'epochs between validations'),
         map_every=(int, 'epochs between mAPs on the validation splits; 0: none')),
 }
@@ -515,8 +516,9 @@ def finish(
     results:str=None # also write results/NAME.json
 )->dict: # what `record` gave
     "Evaluate, and write weights, figures, pictures and report into the run folder"
-    model = module.model.eval()
-    model.save_pretrained(run/'weights')
+    from yolov3_nb.model import YOLOv3
+    module.model.eval().save_pretrained(run/'weights', half=s['half'])
+    model = YOLOv3.from_pretrained(run/'weights').eval() if s['half'] else module.model  # what is measured is what is saved
     measured = measure(model, dm, s['progress'])
     figures, names = measured['figures'], {k: read_sets(s[k]) for k in ('train', 'val', 'test')}
     data = {k: data_name(ds, names[k]) if (ds := getattr(dm, f'{k}_ds')) else None for k in names}
