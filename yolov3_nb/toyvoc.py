@@ -932,7 +932,7 @@ def annotate(things, w, h):
 def size_share(r, crowd):
     "Longer side of a figure as a share of the picture's: a fifth are small, and none is large in a crowd"
     u = r.random()
-    if u < .2: return max(r.uniform(.065, .2), r.uniform(.065, .2))
+    if u < .2: return max(r.uniform(.065, .2) for _ in range(4))
     if crowd > 6: return r.uniform(.2, .34)
     if u < .55 or crowd > 4: return r.uniform(.22, .42)
     return r.uniform(.4, .8)
@@ -1149,7 +1149,7 @@ def unfinished(root):
     finally: clear()
 
 # %% ../nbs/00_toyvoc.ipynb #version-2
-VERSION = 3
+VERSION = 4
 
 # %% ../nbs/00_toyvoc.ipynb #is-made
 def is_made(devkit, recipe):
@@ -1211,4 +1211,4 @@ def toyvoc_digest(
     return digest.hexdigest()
 
 # %% ../nbs/00_toyvoc.ipynb #toyvoc-digest-0cd842524a5354
-TOYVOC_DIGEST = 'f251aae95492c95ed633c976b66885297af7d46335429f1b5e80cea1cdc3e9ac'
+TOYVOC_DIGEST = 'a101797e42958ad877cca8934b90b0c5757b7f5cae265c1f874235e8eb879f66'
