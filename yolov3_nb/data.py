@@ -4,7 +4,8 @@
 
 # %% ../nbs/01_data.ipynb #imports-export
 from __future__ import annotations
-import difflib, math, os
+import copy, difflib, math, os, re, stat, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image, ImageOps
@@ -13,92 +14,109 @@ from .toyvoc import VOC_CLASSES
 
 # %% auto #0
 __all__ = ['MAX_XML', 'EDGE_TOLERANCE', 'MAX_PIXELS', 'FORMATS', 'CLASS_COLORS', 'InputError', 'read_annotation', 'read_image',
-           'find_devkit', 'VOCDataset', 'class_color', 'show_boxes', 'show_samples', 'draw_boxes', 'census', 'real_voc']
+           'find_devkit', 'read_split', 'real_voc', 'VOCDataset', 'find_faults', 'without_bad', 'class_color',
+           'show_boxes', 'draw_boxes', 'show_samples', 'census', 'coverage', 'together', 'crop', 'compare_splits']
 
 # %% ../nbs/01_data.ipynb #inputerror
 class InputError(ValueError):
     "Something that the user gave cannot be used: one sentence that says what, where and what to do."
+    def __init__(self, sentence):  # a DataLoader's worker hands over its whole traceback, which ends in the sentence
+        super().__init__(str(sentence).rpartition('InputError: ')[2].strip())
 
 # %% ../nbs/01_data.ipynb #xml-root
+def _file(path, what):
+    "`path` as a `Path` where it is a file; a folder, a pipe, or nothing at all is an `InputError`."
+    path = Path(path)
+    try: mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise InputError(f'The {what} {path} does not exist: add it, or take its id out of the split file.') from None
+    except (OSError, ValueError) as e:
+        raise InputError(f'The {what} {path} cannot be reached ({getattr(e, "strerror", e)}): check its name and folder.') from None
+    if not stat.S_ISREG(mode): raise InputError(f'The {what} {path} is a folder or a device and no file: put the {what} there.')
+    return path
+
 MAX_XML = 16 * 2**20  # bytes; the largest annotation of VOC has 20 kB
 
 def _xml_root(path):
-    "The root element of the annotation at `path`; `InputError` when it is missing, broken, unsafe, or no annotation."
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_XML: raise InputError(f'{path} has more than {MAX_XML >> 20} MB, as no annotation has: leave it out.')
-        root = ElementTree.fromstring(path.read_bytes())
-    except InputError: raise
-    except FileNotFoundError:
-        raise InputError(f'The annotation {path} does not exist: add it, or take its id out of the split file.') from None
-    except OSError as e:
-        raise InputError(f'The annotation {path} cannot be read ({e.strerror}): check the file and its permissions.') from None
+    "The root element of the annotation at `path`; `InputError` when it is missing, broken, unsafe, or another picture's."
+    path = _file(path, 'annotation')
+    if path.stat().st_size > MAX_XML: raise InputError(f'{path} has more than {MAX_XML >> 20} MB, as no annotation has: leave it out.')
+    try: root = ElementTree.fromstring(path.read_bytes())
+    except OSError as e: raise InputError(f'The annotation {path} cannot be read ({e.strerror}): check its permissions.') from None
     except DefusedXmlException:
         raise InputError(f'{path} defines XML entities, which no annotation needs and an attack may use: remove its DOCTYPE.') from None
     except (ElementTree.ParseError, ValueError, LookupError) as e:
         raise InputError(f'{path} is not well-formed XML ({e}): write it again, or take its id out of the split file.') from None
-    if root.tag != 'annotation':
-        raise InputError(f'{path} holds <{root.tag[:40]}> and not a VOC <annotation>: check that the folder is right.')
+    if root.tag != 'annotation': raise InputError(f'{path} holds <{root.tag[:40]}> and no VOC <annotation>: check the folder.')
+    name = (root.findtext('filename') or '').strip()
+    if Path(name).stem != path.stem and os.path.isfile(path.parent.parent/'JPEGImages'/name):
+        raise InputError(f'{path} says that it belongs to {name}, another picture of the folder: find out which one it describes.')
+    lost = len(list(root.iter('bndbox'))) - len(root.findall('object/bndbox') + root.findall('object/part/bndbox'))
+    if lost: raise InputError(f'{path} holds {lost} <bndbox> that belong to no <object> of its own, and would be lost: mend the tags.')
     return root
 
-def _number(node, tag, where):
-    "The number in `node`'s own child `tag`."
-    text = None if node is None else node.findtext(tag)
-    if text is None: raise InputError(f'{where} has no <{tag}>: add it, or annotate the picture again.')
-    try: value = float(text)
-    except ValueError: value = math.nan
-    if not math.isfinite(value): raise InputError(f'{where} has {text.strip()[:40]!r} where <{tag}> should hold a number: mend it.')
-    return value
+_NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
-def _flag(node, tag, where):
-    "The 0 or 1 in `node`'s own child `tag`; a missing one is 0."
-    text = (node.findtext(tag) or '0').strip()
-    if text not in ('0', '1'): raise InputError(f'{where} has {text[:40]!r} where <{tag}> should be 0 or 1: mend it.')
+def _text(node, path, where):
+    "The text of the one element at `path` below `node`; '' where there is none."
+    found = node.findall(path)
+    if len(found) > 1: raise InputError(f'{where} has {len(found)} <{path}>, and only one can be true: remove the others.')
+    return ''.join(found[0].itertext()).strip() if found else ''
+
+def _number(node, path, where):
+    "The number at `path` below `node`."
+    text = _text(node, path, where)
+    if not text: raise InputError(f'{where} has no <{path}>: add it, or annotate the picture again.')
+    if _NUMBER.fullmatch(text) and math.isfinite(value := float(text)): return value
+    raise InputError(f'{where} has {text[:40]!r} where <{path}> should hold a number: mend it.')
+
+def _flag(node, path, where):
+    "The 0 or 1 at `path` below `node`; a missing one is 0."
+    text = _text(node, path, where)
+    if text not in ('', '0', '1'): raise InputError(f'{where} has {text[:40]!r} where <{path}> should be 0 or 1: mend it.')
     return text == '1'
+
+# %% ../nbs/01_data.ipynb #box
+EDGE_TOLERANCE = 1.  # pixels; some official boxes end one pixel outside their picture
 
 def _label(obj, classes, where):
     "The place of the object's class in `classes`."
-    name = (obj.findtext('name') or '').strip()
+    name = _text(obj, 'name', where)
     if not name: raise InputError(f'{where} has no <name>: say which class it is, or remove that object.')
     if name in classes: return classes.index(name)
     near = difflib.get_close_matches(name, classes, 1)
     hint = f'did you mean {near[0]!r}?' if near else f'it is none of the {len(classes)} known ones'
     raise InputError(f'{where} is of the unknown class {name[:40]!r} ({hint}): mend the name, or pass your own `classes`.')
 
-# %% ../nbs/01_data.ipynb #box
-EDGE_TOLERANCE = 1.  # pixels; some official boxes end one pixel outside their picture
-
 def _box(obj, size, where):
-    "The object's own box as 0-based edges, cut at the picture."
-    h, w = size
-    node = obj.find('bndbox')  # a direct child: parts have boxes too, and often stand first
-    x1, y1, x2, y2 = (_number(node, k, f'{where}, <bndbox>') for k in ('xmin', 'ymin', 'xmax', 'ymax'))
-    text = f'({x1:g}, {y1:g}, {x2:g}, {y2:g})'
-    x1, y1 = x1 - 1, y1 - 1  # 1-based inclusive pixels -> 0-based continuous edges
-    if x2 <= x1 or y2 <= y1: raise InputError(f'{where} has a box without area, {text}: mend or remove that object.')
-    over = max(-x1, -y1, x2 - w, y2 - h)  # by how much it leaves the picture
+    "The object's own box as 0-based edges, cut at the picture: parts have boxes too, and often stand first."
+    (h, w), (x1, y1, x2, y2) = size, (_number(obj, f'bndbox/{k}', where) for k in ('xmin', 'ymin', 'xmax', 'ymax'))
+    said, x1, y1 = f'({x1:g}, {y1:g}, {x2:g}, {y2:g})', x1 - 1, y1 - 1  # 1-based inclusive pixels -> 0-based continuous edges
+    if x2 <= x1 or y2 <= y1: raise InputError(f'{where} has a box without area, {said}: mend or remove that object.')
     box = max(x1, 0.), max(y1, 0.), min(x2, float(w)), min(y2, float(h))
-    if over > EDGE_TOLERANCE or box[2] <= box[0] or box[3] <= box[1]:
-        raise InputError(f'{where} has a box {text} outside its picture of {w}×{h} pixels: mend or remove that object.')
-    return box
+    inside = max(-x1, -y1, x2 - w, y2 - h) <= EDGE_TOLERANCE and box[0] < box[2] and box[1] < box[3]
+    if inside: return box
+    raise InputError(f'{where} has a box {said} outside its picture of {w}×{h} pixels: mend or remove that object.')
 
 # %% ../nbs/01_data.ipynb #read-annotation
 def read_annotation(
     path:str|Path, # the XML file
     classes:tuple=VOC_CLASSES, # names; a label is a place in it
+    faults:list|None=None, # where sentences about bad objects go, which are then left out; None: the first is raised
 )->dict: # boxes (N, 4) f32 xyxy pixels, labels (N,) i64, difficult and truncated (N,) bool, size (h, w)
     "Read one VOC annotation; `InputError` names the file, the object and the fault."
-    classes, root = tuple(classes), _xml_root(path)
-    w, h = (_number(root.find('size'), k, f'{path}, <size>') for k in ('width', 'height'))
-    if min(w, h) < 1 or w != int(w) or h != int(h):
-        raise InputError(f'{path} gives its picture the size {w:g}×{h:g}: put the true width and height there.')
-    size, rows = (int(h), int(w)), []
+    classes, root, rows, flags = tuple(classes), _xml_root(path), [], ('difficult', 'truncated')
+    w, h = (_number(root, f'size/{k}', path) for k in ('width', 'height'))
+    if min(w, h) < 1 or w % 1 or h % 1: raise InputError(f'{path} gives its picture the size {w:g}×{h:g}: put the true one there.')
     for n, obj in enumerate(root.findall('object'), 1):
         where = f'{path}, object {n}'
-        rows.append((_box(obj, size, where), _label(obj, classes, where), _flag(obj, 'difficult', where), _flag(obj, 'truncated', where)))
-    boxes, labels, difficult, truncated = zip(*rows) if rows else ((),) * 4
+        try: rows.append((_box(obj, (int(h), int(w)), where), _label(obj, classes, where), *(_flag(obj, k, where) for k in flags)))
+        except InputError as e:
+            if faults is None: raise
+            faults.append(str(e))
+    boxes, labels, *marks = zip(*rows) if rows else ((),) * 4
     return dict(boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), labels=torch.tensor(labels, dtype=torch.int64),
-                difficult=torch.tensor(difficult, dtype=torch.bool), truncated=torch.tensor(truncated, dtype=torch.bool), size=size)
+                **{k: torch.tensor(m, dtype=torch.bool) for k, m in zip(flags, marks)}, size=(int(h), int(w)))
 
 # %% ../nbs/01_data.ipynb #read-image
 def _to_rgb(im):
@@ -125,6 +143,7 @@ def read_image(
     size:tuple|None=None, # (h, w) that an annotation promises; None: take the picture as a viewer shows it
 )->np.ndarray: # (H, W, 3) uint8 RGB
     "Read a picture as RGB; `InputError` names the file when it is missing, cut off, too large, or of another size than promised."
+    path = _file(path, 'picture')
     try:
         with Image.open(path, formats=FORMATS) as im:
             w, h = im.size
@@ -136,12 +155,10 @@ def read_image(
                 raise InputError(f'{path} has {w}×{h} pixels, but its annotation says {size[1]}×{size[0]}: find out which one is wrong.')
             return _to_rgb(im)
     except InputError: raise
-    except FileNotFoundError:
-        raise InputError(f'The picture {path} does not exist: add it, or take its id out of the split file.') from None
-    except Image.DecompressionBombError:
+    except Image.DecompressionBombError:  # Pillow's own limit, which is higher
         raise InputError(f'{path} has more than the {MAX_PIXELS:,} pixels allowed: shrink it first.') from None
     except Exception as e:  # decoders raise many kinds; each means that these bytes are no whole picture
-        reason = f'{type(e).__name__}: {str(e)[:80]}'
+        reason = ' '.join(f'{type(e).__name__}: {str(e)[:80]}'.split())
         raise InputError(f'{path} is not a whole, readable picture ({reason}): fetch it again or leave it out.') from None
 
 # %% ../nbs/01_data.ipynb #find-devkit
@@ -150,25 +167,31 @@ def find_devkit(
     year:str='2007', # '2007', '2012', or what follows VOC in your own folder's name
 )->Path: # the folder with Annotations, ImageSets and JPEGImages
     "Find the devkit of `year` at or below `root`."
-    root, name = Path(root).expanduser(), f'VOC{year}'
+    root, name = Path(os.path.expanduser(root)), f'VOC{year}'
     places = [root/'VOCdevkit'/name, root/name, root/'TrainVal'/'VOCdevkit'/name] + [root] * (root.name == name)
     for p in places:
-        if (p/'Annotations').is_dir(): return p
+        if os.path.isdir(p/'Annotations'): return p
     raise InputError(f'No devkit found: looked for {places[0]}/Annotations (and {name} at {root} itself); make the embedded data set with '
-                     '`yolov3_data toy`, or give the folder that holds VOCdevkit.')
+                     '`yolov3_data toy`, fetch VOC with `yolov3_data download`, or give the folder that holds VOCdevkit.')
 
-def _read_split(devkit, split):
-    "The ids in ImageSets/Main/`split`.txt, in the file's order."
+def read_split(devkit, split):
+    "The ids in ImageSets/Main/`split`.txt of the folder that `find_devkit` found, in the file's order."
     path = Path(devkit)/'ImageSets'/'Main'/f'{split}.txt'
-    try: ids = [line.split()[0] for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError):
+    try: lines = _file(path, 'split file').read_text(encoding='utf-8-sig').splitlines()
+    except (InputError, OSError, UnicodeDecodeError):
         there = ', '.join(sorted(p.stem for p in path.parent.glob('*.txt'))[:8]) or 'none'
-        raise InputError(f'The split {split!r} cannot be read: looked for {path} (there: {there}); check the name, or make the embedded '
-                         'data set with `yolov3_data toy`.') from None
+        raise InputError(f'The split {split!r} cannot be read: looked for the text file {path} (there: {there}); check its name.') from None
+    ids = [line.split()[0] for line in lines if line.strip()]
     if not ids: raise InputError(f'The split file {path} names no picture: write one id a line.')
-    bad = next((i for i in ids if '/' in i or '\\' in i or i.startswith('.')), None)
+    bad = next((i for i in ids if len(i) > 200 or not i.isprintable() or {'/', '\\'} & set(i) or i[0] == '.'), None)
     if bad: raise InputError(f'The split file {path} names {bad[:40]!r}: write ids, which are file names without folder and ending.')
     return ids
+
+def real_voc()->Path|None: # the folder that holds VOCdevkit, or None
+    "The folder of real PASCAL VOC named by the environment variable YOLOV3_VOC; without it, say so in one line."
+    root = os.environ.get('YOLOV3_VOC')
+    if root: return find_devkit(root, '2007') and Path(root)
+    print('Not run on real VOC: set the environment variable YOLOV3_VOC to the folder that holds VOCdevkit to run it there too.')
 
 # %% ../nbs/01_data.ipynb #vocdataset
 class VOCDataset(torch.utils.data.Dataset):
@@ -183,10 +206,16 @@ class VOCDataset(torch.utils.data.Dataset):
         self.ids, self._devkits = [], []
         for year, split in sets:
             devkit = find_devkit(root, year)
-            ids = _read_split(devkit, split)
+            ids = read_split(devkit, split)
             self.ids, self._devkits = self.ids + ids, self._devkits + [devkit] * len(ids)
 
     def __len__(self): return len(self.ids)
+
+    def select(self, keep):
+        "The same data set with only the pictures whose numbers are in `keep`."
+        ds = copy.copy(self)
+        ds._seen, (ds.ids, ds._devkits) = {}, ([a[i] for i in keep] for a in (self.ids, self._devkits))
+        return ds
 
     def annotation_path(self, i): return self._devkits[i]/'Annotations'/f'{self.ids[i]}.xml'
 
@@ -194,6 +223,15 @@ class VOCDataset(torch.utils.data.Dataset):
         folder = self._devkits[i]/'JPEGImages'
         paths = [folder/f'{self.ids[i]}{e}' for e in ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')]
         return next((p for p in paths if p.exists()), paths[0])
+
+    def faults(self, i):
+        "All that is wrong with picture `i` and its annotation, one sentence each."
+        found, size = [], None
+        try: size = read_annotation(self.annotation_path(i), self.classes, found)['size']
+        except InputError as e: found.append(str(e))
+        try: read_image(self.image_path(i), size)
+        except InputError as e: found.append(str(e))
+        return found
 
     def annotation(self, i):
         "As `read_annotation`, read once; kept as arrays, because a tensor is dear to send to a spawned worker."
@@ -215,16 +253,32 @@ class VOCDataset(torch.utils.data.Dataset):
         target = self.target(i)
         return read_image(self.image_path(i), self._seen[i]['size']), target
 
+# %% ../nbs/01_data.ipynb #find-faults
+def find_faults(
+    ds:VOCDataset, # any devkit
+    progress:bool=True, # show a bar
+)->dict: # number of a picture -> what is wrong with it, sentences
+    "Read each annotation and each picture, go on past what cannot be used, and list it."
+    from tqdm.auto import tqdm
+    pool = ThreadPoolExecutor()
+    try: found = list(tqdm(pool.map(ds.faults, range(len(ds))), 'reading', len(ds), leave=False, disable=not progress))
+    finally: pool.shutdown(cancel_futures=True)
+    return {i: faults for i, faults in enumerate(found) if faults}
+
+def without_bad(ds:VOCDataset, progress:bool=True)->VOCDataset:
+    "Leave out the pictures that `find_faults` finds, and name each on stderr; `InputError` when none is left."
+    bad = find_faults(ds, progress)
+    for i, faults in bad.items(): print(f'Left out {ds.ids[i]}:', *faults, file=sys.stderr)
+    if len(bad) == len(ds): raise InputError(f'None of the {len(ds)} pictures can be used; the first because: {bad[0][0]}')
+    return ds.select([i for i in range(len(ds)) if i not in bad])
+
 # %% ../nbs/01_data.ipynb #class-colors
 CLASS_COLORS = ['#007777', '#7700bb', '#990044', '#aaee99', '#882288', '#dd0033', '#1166ff', '#335500', '#ff99aa', '#bbbb55',
                 '#77eeee', '#8899ff', '#ff5500', '#dd33cc', '#eedd00', '#339955', '#bb88bb', '#0000ff', '#88ccff', '#ee0088']
 
-def class_color(
-    label:int, # class index; beyond 20 the colours come round again
-)->tuple: # (r, g, b), 0 to 255
-    "The colour that a class has in every figure of the course."
-    c = CLASS_COLORS[int(label) % len(CLASS_COLORS)]
-    return tuple(int(c[i:i+2], 16) for i in (1, 3, 5))
+def class_color(label:int)->tuple: # (r, g, b), 0 to 255
+    "The colour that a class has in every figure of the course; beyond 20 they come round again."
+    return tuple(bytes.fromhex(CLASS_COLORS[int(label) % len(CLASS_COLORS)][1:]))
 
 # %% ../nbs/01_data.ipynb #show-boxes
 def _picture(img):
@@ -266,6 +320,25 @@ def show_boxes(
     if title: ax.set_title(title, size=10)
     return ax
 
+def draw_boxes(
+    img, # (H, W, 3) uint8, or a tensor (3, H, W) in [0, 1]
+    boxes, # (N, 4) xyxy pixels
+    labels=None, # (N,)
+    scores=None, # (N,)
+    classes:tuple=VOC_CLASSES)->np.ndarray: # a new (H, W, 3) uint8
+    "Draw frames and tags into the pixels of a copy, for reports and TensorBoard."
+    import cv2
+    out = _picture(img).copy()
+    lw, scale = max(1, round(max(out.shape) / 250)), max(.35, max(out.shape) / 1100)
+    for corners, color, ink, text in _tags(boxes, labels, scores, classes):
+        x, y, x2, y2 = (round(c) for c in corners)
+        cv2.rectangle(out, (x, y), (x2 - 1, y2 - 1), color, lw)
+        (tw, th), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        x, y = max(0, min(x, out.shape[1] - tw - 2)), max(y, th + base + 1)
+        if text: cv2.rectangle(out, (x, y - th - base - 1), (x + tw + 2, y), color, -1)
+        cv2.putText(out, text, (x + 1, y - base), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
+    return out
+
 # %% ../nbs/01_data.ipynb #show-samples
 def show_samples(
     samples, # pairs of picture and target
@@ -286,26 +359,6 @@ def show_samples(
         show_boxes(img, t['boxes'], t['labels'], t.get('scores'), classes, titles[n] if titles else None, ax)
     return axs
 
-# %% ../nbs/01_data.ipynb #draw-boxes
-def draw_boxes(
-    img, # (H, W, 3) uint8, or a tensor (3, H, W) in [0, 1]
-    boxes, # (N, 4) xyxy pixels
-    labels=None, # (N,)
-    scores=None, # (N,)
-    classes:tuple=VOC_CLASSES)->np.ndarray: # a new (H, W, 3) uint8
-    "Draw frames and tags into the pixels of a copy, for reports and TensorBoard."
-    import cv2
-    out = _picture(img).copy()
-    lw, scale = max(1, round(max(out.shape) / 250)), max(.35, max(out.shape) / 1100)
-    for corners, color, ink, text in _tags(boxes, labels, scores, classes):
-        x, y, x2, y2 = (round(c) for c in corners)
-        cv2.rectangle(out, (x, y), (x2 - 1, y2 - 1), color, lw)
-        (tw, th), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        x, y = max(0, min(x, out.shape[1] - tw - 2)), max(y, th + base + 1)
-        if text: cv2.rectangle(out, (x, y - th - base - 1), (x + tw + 2, y), color, -1)
-        cv2.putText(out, text, (x + 1, y - base), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
-    return out
-
 # %% ../nbs/01_data.ipynb #census
 def census(
     ds:VOCDataset, # any devkit
@@ -321,12 +374,51 @@ def census(
             rows.append((i, ds.classes[label], (x1 + x2) / 2 / w, (y1 + y2) / 2 / h, (x2 - x1) / w, (y2 - y1) / h, long, *flags))
     return pd.DataFrame(rows, columns='image name x y w h long difficult truncated'.split())
 
-# %% ../nbs/01_data.ipynb #real-voc
-def real_voc()->Path|None: # the folder that holds VOCdevkit, or None
-    "The folder of real PASCAL VOC named by the environment variable YOLOV3_VOC; without it, say so in one line."
-    root = os.environ.get('YOLOV3_VOC')
-    if not root:
-        print('Not run on real VOC: set the environment variable YOLOV3_VOC to the folder that holds VOCdevkit to run it there too.')
-        return None
-    find_devkit(root, '2007')
-    return Path(root)
+# %% ../nbs/01_data.ipynb #where
+def coverage(
+    c, # a census
+    n:int=24, # cells a side
+)->np.ndarray: # (n, n)
+    "Share of objects whose box covers the middle of each cell of an n × n grid over the picture."
+    rows, cols = (abs((np.arange(n) + .5) / n - c[mid].values[:, None]) < c[length].values[:, None] / 2 for mid, length in ('yh', 'xw'))
+    return rows.T.astype(float) @ cols / len(c)
+
+def together(
+    c, # a census
+    classes:tuple=VOC_CLASSES, # names
+)->np.ndarray: # (C, C); nan in the row of a class that no picture has
+    "P(class of the column | class of the row), over pictures."
+    import pandas as pd
+    has = (pd.crosstab(c.image, c.name) > 0).reindex(columns=list(classes), fill_value=False).to_numpy(float)
+    both = has.T @ has
+    return both / np.where(both.diagonal() > 0, both.diagonal(), np.nan)[:, None]
+
+# %% ../nbs/01_data.ipynb #crop
+def crop(
+    ds:VOCDataset,
+    row, # of its census
+    margin:float=.6, # around the box, as a share of its longer side
+)->tuple: # picture and target, a sample
+    "The surroundings of one object of the census, and its box in them."
+    img, _ = ds[row.image]
+    h, w = img.shape[:2]
+    x1, y1, x2, y2 = ((row.x - row.w / 2) * w, (row.y - row.h / 2) * h, (row.x + row.w / 2) * w, (row.y + row.h / 2) * h)
+    m = margin * max(x2 - x1, y2 - y1)
+    left, top = max(0, int(x1 - m)), max(0, int(y1 - m))
+    box = torch.tensor([[x1 - left, y1 - top, x2 - left, y2 - top]])
+    return img[top:int(y2 + m) + 1, left:int(x2 + m) + 1], {'boxes': box, 'labels': torch.tensor([ds.classes.index(row['name'])])}
+
+# %% ../nbs/01_data.ipynb #distance
+def compare_splits(
+    first, second, # censuses
+    classes:tuple=VOC_CLASSES, # names
+    seed:int=0, # of the deals
+)->dict: # distance, and the median and largest that chance makes
+    "Distance of two splits by their shares of classes, beside that of 200 deals of the same pictures into two heaps."
+    import pandas as pd
+    per = [pd.crosstab(c.image, c.name).reindex(columns=list(classes), fill_value=0).to_numpy() for c in (first, second)]
+    both, n, rng = np.concatenate(per), len(per[0]), np.random.default_rng(seed)
+    def distance(a, b): return float(abs(a.sum(0) / a.sum() - b.sum(0) / b.sum()).sum() / 2)
+    deals = (both[rng.permutation(len(both))] for _ in range(200))
+    chance = [distance(d[:n], d[n:]) for d in deals]
+    return {'distance': distance(*per), 'by chance, median': float(np.median(chance)), 'by chance, largest': max(chance)}
