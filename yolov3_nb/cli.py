@@ -38,7 +38,7 @@ BASE = dict(
 # %% ../nbs/20_cli.ipynb #PRESETS
 PRESETS = {
     'toy': {},
-    'toy_long': dict(epochs=45, mosaic=0.2, strength=0.6, ema=0.999, half=True),
+    'toy_long': dict(epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': dict(train='2007_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32, lr=1e-3, mosaic=0.67, strength=1.0,
                 workers=8, ema=0.9998, warmup=0.1, precision='bf16-mixed'),
     'voc_cpu': dict(train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=2, cache=False),
@@ -169,7 +169,7 @@ def make_data(
 ): # a `VOCDataModule`, set up
     "The data module of a run; ToyVOC is made when no folder is given"
     from yolov3_nb.training import VOCDataModule
-    dm = VOCDataModule(s['data'] or make_toyvoc(), *(read_sets(s[k]) for k in ('train', 'val', 'test')), classes=read_classes(s['classes']),
+    dm = VOCDataModule(s['data'] or make_toyvoc(progress=s['progress']), *(read_sets(s[k]) for k in ('train', 'val', 'test')), classes=read_classes(s['classes']),
                        image_size=s['size'], batch_size=s['batch'], mosaic=s['mosaic'], strength=s['strength'], workers=s['workers'],
                        seed=s['seed'], cache=s['cache'], limit=s['limit'])
     dm.setup()

@@ -113,7 +113,7 @@ def already_found(preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5+C)
     return [m.view(p.shape[:4]) for m, p in zip(mask.split([p[0, ..., 0].numel() for p in preds], 1), preds)]
 
 # %% ../nbs/06_loss.ipynb #YOLO_LAMBDAS
-YOLO_LAMBDAS = {'class': 5., 'noobj': 1., 'obj': 0.85, 'box': 2.5}
+YOLO_LAMBDAS = {'class': 5., 'noobj': 1.6, 'obj': 1.4, 'box': 2.5}
 
 # %% ../nbs/06_loss.ipynb #yolo_loss
 def yolo_loss(preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5+C)

@@ -75,11 +75,13 @@ def tip(x, y, length, angle):
 def pose(figure, size, x=0, y=0, tilt=0, flip=False, stretch=1):
     "The figure turned, its longer side `size` pixels and its middle at (x, y): parts with whole-pixel contours"
     f, c, s = (-stretch if flip else stretch), math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
-    turned = [(color, [[(f*a*c - b*s, f*a*s + b*c) for a,b in contour] for contour in contours]) for color,*contours in figure]
-    xs, ys = zip(*(p for _,contours in turned for contour in contours for p in contour))
-    z, mx, my = (size-1)/max(max(xs) - min(xs), max(ys) - min(ys)), (max(xs) + min(xs))/2, (max(ys) + min(ys))/2
-    return [(color, [np.array([(round((a-mx)*z + x), round((b-my)*z + y)) for a,b in contour], np.int32) for contour in contours])
-            for color,contours in turned]
+    contours = [contour for _,*contours in figure for contour in contours]
+    a, b = np.array([p for contour in contours for p in contour], np.float64).T
+    turned = np.stack([f*a*c - b*s, f*a*s + b*c], 1)
+    low, high = turned.min(0), turned.max(0)
+    pixels = np.rint((turned - (high + low)/2)*((size - 1)/(high - low).max()) + (x, y)).astype(np.int32)
+    pieces = iter(np.split(pixels, np.cumsum([len(contour) for contour in contours])[:-1]))
+    return [(color, [next(pieces) for _ in contours]) for color,*contours in figure]
 
 # %% ../nbs/00_toyvoc.ipynb #moved
 def moved(parts, dx, dy): return [(color, [c + np.array([dx, dy], np.int32) for c in contours]) for color,contours in parts]
