@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS', 'TEMPLATE', 'VOC_ARCHIVES', 'VOC_MIRRORS',
-           'PAGE', 'train_parser', 'settings_from', 'read_settings', 'read_sets', 'read_classes', 'choose_precision',
-           'make_data', 'choose_anchors', 'make_module', 'quieten', 'make_trainer', 'new_run', 'check_writable', 'fit',
-           'versions_used', 'commit_used', 'device_name', 'record', 'write_json', 'data_name', 'measure', 'headline',
-           'show_value', 'figures_table', 'print_table', 'read_curves', 'plot_curves', 'plot_thresholds',
-           'draw_predictions', 'contact_sheet', 'write_report', 'command', 'finish', 'train', 'find_weights',
-           'evaluate_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year',
-           'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables', 'new_figure', 'count_figures',
-           'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser', 'data', 'data_download',
-           'data_inspect']
+           'PAGE', 'rate', 'train_parser', 'settings_from', 'read_settings', 'read_sets', 'read_classes',
+           'choose_precision', 'make_data', 'choose_anchors', 'make_module', 'find_rate', 'quieten', 'make_trainer',
+           'new_run', 'check_writable', 'fit', 'versions_used', 'commit_used', 'device_name', 'record', 'write_json',
+           'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table', 'read_curves',
+           'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet', 'write_report', 'command', 'finish',
+           'begin', 'train', 'find_weights', 'evaluate_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc',
+           'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables',
+           'new_figure', 'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser',
+           'data', 'data_download', 'data_inspect']
 
 # %% ../nbs/20_cli.ipynb #imports-export
 import argparse, base64, collections, datetime, hashlib, http.client, io, json, logging, math, os, platform, re, shlex, shutil
@@ -31,7 +31,7 @@ BASE = dict(
     data=None, train='2007_train', val='2007_val', test='2007_test', classes=None, limit=None,
     width=0.25, size=160, anchors='toyvoc',
     epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
-    workers=1, cache=True, seed=0, map_every=0, val_every=5,
+    workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., compile=False,
     devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True, half=False,
 )
 
@@ -44,6 +44,13 @@ PRESETS = {
     'voc_cpu': dict(train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=2, cache=False),
 }
 assert all(set(p) <= set(BASE) for p in PRESETS.values())
+
+# %% ../nbs/20_cli.ipynb #rate
+def rate(
+    text:str # a number, or 'find'
+): # float, or 'find'
+    "What `--lr` takes"
+    return text if text == 'find' else float(text)
 
 # %% ../nbs/20_cli.ipynb #FLAGS
 FLAGS = {
@@ -63,7 +70,7 @@ FLAGS = {
     'recipe': dict(
         epochs=(int, 'passes over the training pictures'),
         batch=(int, 'pictures a step and device'),
-        lr=(float, 'peak of the one-cycle schedule'),
+        lr=(rate, 'peak of the one-cycle schedule; find: by a range test on the training pictures, before the first epoch'),
         weight_decay=(float, 'decay of the kernels (AdamW)'),
         warmup=(float, 'share of the steps in which the rate climbs'),
         clip=(float, 'largest norm of the gradient'),
@@ -71,16 +78,20 @@ FLAGS = {
         loss=(str, 'yolo, or original: the form of the work that the course answers to'),
         mosaic=(float, 'probability of a mosaic of four pictures'),
         strength=(float, 'of the augmentation; 0: none'),
+        multi_scale=(float, 'share by which the size changes from step to step; 0: not at all'),
         seed=(int, 'of weights, order and augmentation')),
     'run': dict(
         devices=(str, "how many, or which; Lightning's own values"),
         strategy=(str, 'auto, ddp, …'), accelerator=(str, 'auto, cpu, gpu, …'),
         precision=(str, '32-true, bf16-mixed, 16-mixed; auto: bf16 where the processor computes in it'),
         accumulate=(int, 'batches a step of the optimiser'),
+        compile=(bool, 'let PyTorch compile the network; for GPUs'),
         max_time=(str, 'stop after DD:HH:MM:SS, with a checkpoint to go on from'),
         progress=(bool, 'show progress bars'),
         half=(bool, 'save the weights in 16 bits, and measure those'),
         val_every=(int, 'epochs between validations'),
+        train_every=(int, 'epochs between accuracies on the training pictures; 0: none'),
+        pictures_every=(int, 'epochs between pictures of what it finds; 0: none'),
         map_every=(int, 'epochs between mAPs on the validation splits; 0: none')),
 }
 assert {k for group in FLAGS.values() for k in group} == set(BASE)
@@ -90,6 +101,7 @@ EXAMPLES = '''examples:
   yolov3_train                                   ToyVOC, minutes on two CPU cores
   yolov3_train --preset voc --data ~/VOC         the real thing, for a GPU
   yolov3_train --data ~/VOC --preset voc_cpu     PASCAL VOC on a laptop, to see that it works
+  yolov3_train --lr find                         ask a range test for the learning rate
   yolov3_train --limit 8 --epochs 150 --mosaic 0 --strength 0 --ema 0     overfit eight pictures
   yolov3_train --resume runs/toy-1               go on with an interrupted run'''
 
@@ -118,8 +130,9 @@ def settings_from(
     start = read_settings(Path(args.resume)) if args.resume else BASE | PRESETS[args.preset]
     s = start | given
     if s['size'] % 32 or s['size'] < 32: raise InputError(f"--size {s['size']} is no multiple of 32, as the three strides need: take {max(32, round(s['size'] / 32) * 32)}.")
-    for name in ('epochs', 'batch', 'width', 'lr'):
-        if not s[name] > 0: raise InputError(f'--{name} {s[name]} must be larger than 0.')
+    if args.resume and given.get('lr') == 'find': raise InputError('--lr find belongs to the start of a run: a resumed one keeps its rate; leave --lr out.')
+    for name in ('epochs', 'batch', 'width', 'lr', 'val_every'):
+        if s[name] != 'find' and not s[name] > 0: raise InputError(f'--{name} {s[name]} must be larger than 0.')
     if s['anchors'] not in (*ANCHORS, 'auto'): raise InputError(f"--anchors {s['anchors']} is not known: take {', '.join(ANCHORS)} or auto.")
     if s['loss'] not in ('yolo', 'original'): raise InputError(f"--loss {s['loss']} is not known: take yolo or original.")
     if not s['train']: raise InputError('--train names no split to learn from: give one, such as 2007_train.')
@@ -145,9 +158,12 @@ def read_classes(
 )->tuple: # class names
     "The classes that a flag names"
     if text is None: return VOC_CLASSES
-    names = Path(text).read_text(encoding='utf-8').splitlines() if Path(text).is_file() else text.split(',')
+    try: names = Path(text).read_text(encoding='utf-8-sig').splitlines() if os.path.isfile(text) else text.split(',')
+    except (OSError, UnicodeDecodeError): raise InputError(f'--classes {text} cannot be read as text: write one name a line.') from None
     names = tuple(n.strip() for n in names if n.strip())
     if not names: raise InputError(f'--classes {text!r} names no class: give names with commas between, or a file with one a line.')
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice: raise InputError(f'--classes names {twice!r} more than once: name each once.')
     return names
 
 # %% ../nbs/20_cli.ipynb #choose_precision
@@ -198,8 +214,28 @@ def make_module(
     "The Lightning module of a run"
     from yolov3_nb.training import LitYOLOv3
     names = list(dm.classes)
-    return LitYOLOv3(len(names), s['width'], s['size'], choose_anchors(s['anchors'], dm, s['size']), names, s['lr'], s['weight_decay'],
-                     s['warmup'], s['loss'])
+    module = LitYOLOv3(len(names), s['width'], s['size'], choose_anchors(s['anchors'], dm, s['size']), names, s['lr'], s['weight_decay'],
+                       s['warmup'], s['loss'], multi_scale=s['multi_scale'], seed=s['seed'])
+    if s['compile']: module.model.compile()
+    return module
+
+# %% ../nbs/20_cli.ipynb #find_rate
+def find_rate(
+    s:dict, # settings
+    dm, # its `VOCDataModule`
+    run:Path # run folder; the curve goes there as lr_finder.png
+)->float: # the rate
+    "The rate that a range test suggests for this run"
+    import torch
+    from yolov3_nb.lr_finder import find_lr, plot_lr
+    from yolov3_nb.training import decay_groups
+    device = torch.device('cuda' if torch.cuda.is_available() and s['accelerator'] != 'cpu' else 'cpu')
+    loss = lambda module, batch: module.losses(dm.transfer_batch_to_device(batch, device, 0))[2]['loss']
+    adamw = lambda module, lr: torch.optim.AdamW(decay_groups(module.model, s['weight_decay']), lr=lr)
+    module = make_module(s | dict(lr=1e-3, compile=False), dm).to(device)
+    lr, curve = find_lr(module, dm.train_dataloader(), loss, optimizer=adamw, clip=s['clip'])
+    plot_lr(curve).figure.savefig(run/'lr_finder.png', dpi=110)
+    return lr
 
 # %% ../nbs/20_cli.ipynb #quieten
 def quieten():
@@ -215,15 +251,15 @@ def make_trainer(
     "The trainer of a run: logs, checkpoints, averages and bars"
     import pytorch_lightning as L
     quieten()
-    from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+    from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
     from yolov3_nb.evaluation import MAPCallback
-    from yolov3_nb.training import EMA, EpochLog
-    callbacks = [EpochLog(), LearningRateMonitor('step')]
+    from yolov3_nb.training import EMA, EpochLog, Pictures, checkpoints
+    callbacks = [EpochLog(s['train_every']), Pictures(run/'pictures', s['pictures_every']), LearningRateMonitor('step')]
     callbacks += [TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 50)] * s['progress']
     callbacks += [MAPCallback(s['map_every'])] * bool(s['map_every'] and s['val'])
     callbacks += [EMA(s['ema'], every=4)] * bool(s['ema'])
-    callbacks += [ModelCheckpoint(run, filename='last', save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True)]
+    callbacks += checkpoints(run, val=bool(s['val']))
     loggers = [CSVLogger(run, name='', version=''), TensorBoardLogger(run, name='tensorboard', version='')]
     return L.Trainer(max_epochs=s['epochs'], devices=s['devices'], strategy=s['strategy'], accelerator=s['accelerator'], precision=choose_precision(s['precision']),
                      gradient_clip_val=s['clip'], accumulate_grad_batches=s['accumulate'], max_time=s['max_time'], callbacks=callbacks,
@@ -261,11 +297,11 @@ def fit(
 )->bool: # whether all epochs were done
     "Train; an interrupted run is saved and says how to go on"
     last, how = run/'last.ckpt', f'Go on with: yolov3_train --resume {run}'
-    if resume and not last.exists(): raise InputError(f'{run} holds no last.ckpt to go on from: start anew with --out.')
-    if (run/'metrics.csv').exists(): (run/'metrics.csv').rename(run/f"metrics_{len(list(run.glob('metrics_*.csv'))):03d}.csv")
-    try: trainer.fit(module, datamodule=dm, ckpt_path=last if resume else None)
+    if resume and not last.exists(): print(f'No epoch of {run} was finished: it starts again from its settings.', flush=True)
+    if trainer.is_global_zero and (run/'metrics.csv').exists(): (run/'metrics.csv').rename(run/f"metrics_{len(list(run.glob('metrics_*.csv'))):03d}.csv")
+    try: trainer.fit(module, datamodule=dm, ckpt_path=last if resume and last.exists() else None)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-        print(f'\nStopped in epoch {trainer.current_epoch}. ' + (how if last.exists() else 'No epoch was finished, so there is nothing to go on from.'), file=sys.stderr)
+        print(f'\nStopped in epoch {trainer.current_epoch}. {how}', file=sys.stderr)
         return False
     if trainer.current_epoch < trainer.max_epochs: print(f'\nOut of time in epoch {trainer.current_epoch}. {how}', file=sys.stderr)
     return trainer.current_epoch >= trainer.max_epochs
@@ -522,11 +558,14 @@ def finish(
     results:str=None # also write results/NAME.json
 )->dict: # what `record` gave
     "Evaluate, and write weights, figures, pictures and report into the run folder"
+    from yolov3_nb.training import accuracy_lines
     from yolov3_nb.model import YOLOv3
     module.model.eval().save_pretrained(run/'weights', half=s['half'])
-    model = YOLOv3.from_pretrained(run/'weights').eval() if s['half'] else module.model  # what is measured is what is saved
+    model = YOLOv3.from_pretrained(run/'weights').eval().to(module.device) if s['half'] else module.model  # what is measured is what is saved
     measured = measure(model, dm, s['progress'])
     figures, names = measured['figures'], {k: read_sets(s[k]) for k in ('train', 'val', 'test')}
+    if 'test' in figures: print('\n'.join(accuracy_lines('TEST', figures['test'])))
+    if (map50 := headline(figures)['map50']) is not None: print(f'+++ MAP: {map50:.6f}')
     data = {k: data_name(ds, names[k]) if (ds := getattr(dm, f'{k}_ds')) else None for k in names}
     data |= {f'n_{k}': len(ds) if (ds := getattr(dm, f'{k}_ds')) else 0 for k in names}
     result = record(results or run.name, argv, model, data, headline(figures), (time.time() - start) / 60, s['seed'],
@@ -541,21 +580,36 @@ def finish(
     write_report(run, result, s, plots)
     return result
 
+# %% ../nbs/20_cli.ipynb #begin
+def begin(
+    args:argparse.Namespace # parsed by `train_parser`
+)->tuple: # settings, run folder, whether another process leads the run
+    "Settings and folder of a run; a process that Lightning starts for a further device takes those of the first"
+    if int(os.environ.get('LOCAL_RANK', 0)) and (led := os.environ.get('YOLOV3_RUN')): return read_settings(Path(led)), Path(led), True
+    s = settings_from(args)
+    run = check_writable(Path(args.resume)) if args.resume else new_run(args.out, args.preset)
+    os.environ['YOLOV3_RUN'] = str(run)
+    return s, run, False
+
 # %% ../nbs/20_cli.ipynb #train
 @command
 def train(argv=None):
     "Train YOLOv3, measure it, and write a run folder with a report (`yolov3_train`)"
     args = train_parser().parse_args(argv)
-    start, s = time.time(), settings_from(args)
-    run = check_writable(Path(args.resume)) if args.resume else new_run(args.out, args.preset)
+    start, (s, run, led) = time.time(), begin(args)
     import pytorch_lightning as L
     L.seed_everything(s['seed'], workers=True, verbose=False)
     dm = make_data(s)
-    write_json(s, run/'settings.json')
+    if not led: write_json(s, run/'settings.json')
+    if s['lr'] == 'find':
+        s['lr'] = find_rate(s, dm, run)
+        write_json(s, run/'settings.json')
+        L.seed_everything(s['seed'], workers=True, verbose=False)  # as if the rate had been given
     module, trainer = make_module(s, dm), make_trainer(s, run)
-    print(f"{len(dm.train_ds)} pictures, {s['epochs']} epochs, width {s['width']}, {s['size']} pixels, seed {s['seed']} → {run}", flush=True)
+    if not led: print(f"{len(dm.train_ds)} pictures, {s['epochs']} epochs, width {s['width']}, {s['size']} pixels, seed {s['seed']} → {run}", flush=True)
     done = fit(trainer, module, dm, run, resume=bool(args.resume))
     if not trainer.is_global_zero or not done: sys.exit(0 if done else 1)
+    module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
     result = finish(run, s, ['yolov3_train', *(sys.argv[1:] if argv is None else argv)], module, dm, start, args.results)
     print_table({'asked for (VOC)': ASKED, 'original (VOC)': ORIGINAL, run.name: result['metrics']})
     print(f"\n{(time.time() - start) / 60:.1f} minutes. Report: {run/'report.html'}  Weights: {run/'weights'}")
@@ -601,7 +655,7 @@ def evaluate_weights(argv=None):
 
 # %% ../nbs/20_cli.ipynb #VOC_ARCHIVES
 VOC_ARCHIVES = {  # year: file, md5, bytes and splits of each archive
-    '2007': (('VOCtrainval_06-Nov-2007.tar', 'c52e279531787972c589f7e41ab4ae64', 460032000, ('train', 'val', 'trainval')),
+    '2007': (('VOCtrainval_06-Nov-2007.tar', 'c52e279531787c972589f7e41ab4ae64', 460032000, ('train', 'val', 'trainval')),
              ('VOCtest_06-Nov-2007.tar', 'b6e924de25625d8de591ea690078ad9f', 451020800, ('test',))),
     '2012': (('VOCtrainval_11-May-2012.tar', '6cd6e144f989b92b3379bac3b3de84fd', 1999639040, ('train', 'val', 'trainval')),)}
 VOC_MIRRORS = ('https://thor.robots.ox.ac.uk/pascal/VOC/voc{year}',  # the organisers' own
@@ -719,7 +773,7 @@ def years_to_get(root, years, archives):
         except InputError: devkit = root/'VOCdevkit'/f'VOC{year}'
         missing = lacking(devkit, [s for *_, splits in archives[year] for s in splits])
         if missing and devkit.exists():
-            raise InputError(f'{devkit} is there and lacks {len(missing)} files, such as {missing[0]}: move it, or give another --out.')
+            raise InputError(f'{devkit} is there and lacks {len(missing)} of its files, such as {missing[0]}: move it, or give another --out.')
         if missing: todo.append(year)
     return todo
 
@@ -732,7 +786,7 @@ def get_year(root, work, year, mirrors, archives, **options):
     shutil.rmtree(new, ignore_errors=True)
     for tar in tars: unpack_voc(tar, new, options['progress'])
     if missing := lacking(new/'VOCdevkit'/devkit.name, [s for *_, splits in archives[year] for s in splits]):
-        raise InputError(f'The archives of {year} hold no whole devkit: {len(missing)} files are missing, such as {missing[0]}.')
+        raise InputError(f'The archives of {year} hold no whole devkit: {len(missing)} of its files are missing, such as {missing[0]}.')
     devkit.parent.mkdir(exist_ok=True)
     (new/'VOCdevkit'/devkit.name).rename(devkit)
     shutil.rmtree(new)
@@ -748,7 +802,7 @@ def download_voc(
     patience:float=1., # seconds before an address that failed is asked again, longer each time
 )->Path: # root
     "Fetch PASCAL VOC unless it is there; `InputError` when it cannot be had, and what arrived is kept for the next call"
-    root = Path(root or data_home()/'voc').expanduser()
+    root = Path(os.path.expanduser(root or data_home()/'voc'))
     todo = years_to_get(root, years, archives)
     if not todo: return root
     sizes, work = {y: sum(size for _, _, size, _ in archives[y]) for y in todo}, root/'.download'
@@ -774,11 +828,12 @@ def devkit_sets(
     root:str # folder that holds VOCdevkit
 )->tuple: # (year, split) pairs
     "The splits of all devkits in a folder: train or trainval, val and test; other lists where there are none of these"
-    root, years = Path(root).expanduser(), {}
+    root, years = Path(os.path.expanduser(root)), {}
+    if not os.path.isdir(root): find_devkit(root)  # says where it looked
     folders = [p for base in (root/'VOCdevkit', root, root/'TrainVal'/'VOCdevkit') for p in sorted(base.glob('VOC*'))] + [root]
     for p in folders:
         if p.name.startswith('VOC') and (p/'Annotations').is_dir(): years.setdefault(p.name[3:], p)
-    if not years: find_devkit(root)  # says where it looked
+    if not years: find_devkit(root)
     sets = []
     for year, devkit in years.items():
         there = sorted(p.stem for p in (devkit/'ImageSets'/'Main').glob('*.txt'))
@@ -804,10 +859,10 @@ def inspect_devkit(
         bad, name = find_faults(ds, progress), f'{year}_{split}'
         faults += [sentence for found in bad.values() for sentence in found]
         twice = sorted(i for i, n in collections.Counter(ds.ids).items() if n > 1)
-        if twice: faults.append(f'The split {name} names {len(twice)} pictures more than once, such as {twice[0]}: name each once.')
+        if twice: faults.append(f'Pictures named more than once in {name}: {len(twice)}, such as {twice[0]}: name each once.')
         for (y, s), others in ids.items():
             both = sorted(set(ds.ids) & others) if y == year and {s, split} not in ({'train', 'trainval'}, {'val', 'trainval'}) else []
-            if both: faults.append(f'{len(both)} pictures are both in {y}_{s} and in {name}, such as {both[0]}: take them out of one.')
+            if both: faults.append(f'Pictures both in {y}_{s} and in {name}: {len(both)}, such as {both[0]}: take them out of one.')
         ids[year, split] = set(ds.ids)
         good = ds.select([i for i in range(len(ds)) if i not in bad])
         splits[name] = dict(ds=good, census=census(good), pictures=len(ds), bad=len(bad))
@@ -941,7 +996,7 @@ figure{margin:0 0 1.5rem}
 .faults{background:#fff3f0;padding:.6rem 2rem;overflow-wrap:anywhere;max-height:24rem;overflow-y:auto}</style>
 <h1>{{ title }}</h1><p class="note">{{ where }}, {{ date }}. Classes: {{ classes|join(', ') }}.</p>
 <h2>Faults</h2>
-{% if faults %}<p>{{ faults|length }} were found. Pictures with a fault are left out of all that follows.
+{% if faults %}<p>{{ faults|length }} in all. Pictures with a fault are left out of all that follows.
 {% if unknown %}Names that are not in the list of classes: {{ unknown|join(', ') }}.
 If they are right, say so by <code>--classes {{ (classes + unknown)|join(',') }}</code>, or name only yours.{% endif %}</p>
 <ol class="faults">{% for fault in faults %}<li>{{ fault }}</li>{% endfor %}</ol>
@@ -974,13 +1029,18 @@ def write_page(
         title=f'Devkit {Path(root).resolve().name}', where=root, date=datetime.date.today().isoformat(), classes=list(classes),
         faults=faults, unknown=unknown, tables=page_tables(splits, classes), figures=embedded)
     beside = page.with_name(page.name + '.tmp')
-    beside.write_text(html, encoding='utf-8')
-    beside.replace(page)
+    try:
+        beside.write_text(html, encoding='utf-8')
+        beside.replace(page)
+    except OSError as e:
+        beside.unlink(missing_ok=True)
+        raise InputError(f'{page} cannot be written ({e.strerror or e}): make room, or give another --page.') from None
     return page
 
 def check_page(page):
     "`InputError` when a page cannot be written there"
-    if not page.parent.is_dir(): raise InputError(f'--page {page}: there is no folder {page.parent}; make it, or give another name.')
+    if not os.path.isdir(page.parent) or not os.access(page.parent, os.W_OK) or len(page.name) > 200:
+        raise InputError(f'--page {str(page)[-80:]} cannot be written: {page.parent} is no folder that can be written to; give another name.')
     if page.is_dir() or page.exists() and 'yolov3_data inspect' not in page.read_text(encoding='utf-8', errors='replace')[:300]:
         raise InputError(f'--page {page} is there and was not written by this command: give another name, or move it away.')
     return page
@@ -1032,5 +1092,5 @@ def data_inspect(a):
     write_page(page, root, splits, faults, classes)
     for fault in faults: print(fault, file=sys.stderr)
     print(f'Page: {page}', flush=True)
-    if faults: raise InputError(f'{len(faults)} faults were found, named above and in {page}: mend them, or leave those pictures out '
-                                'by --skip_bad.')
+    if faults: raise InputError(f'There are faults, {len(faults)} in all, named above and in {page}: mend them, or leave those pictures '
+                                'out by --skip_bad.')

@@ -8,7 +8,7 @@ import copy, difflib, math, os, re, stat, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from defusedxml import ElementTree, DefusedXmlException
 from .toyvoc import VOC_CLASSES
 
@@ -154,12 +154,12 @@ def read_image(
             if size is not None and im.size != (size[1], size[0]):
                 raise InputError(f'{path} has {w}×{h} pixels, but its annotation says {size[1]}×{size[0]}: find out which one is wrong.')
             return _to_rgb(im)
-    except InputError: raise
+    except (InputError, MemoryError): raise
     except Image.DecompressionBombError:  # Pillow's own limit, which is higher
         raise InputError(f'{path} has more than the {MAX_PIXELS:,} pixels allowed: shrink it first.') from None
     except Exception as e:  # decoders raise many kinds; each means that these bytes are no whole picture
-        reason = ' '.join(f'{type(e).__name__}: {str(e)[:80]}'.split())
-        raise InputError(f'{path} is not a whole, readable picture ({reason}): fetch it again or leave it out.') from None
+        reason = 'it is in none of the known formats' if isinstance(e, UnidentifiedImageError) else f'{type(e).__name__}: {str(e)[:80]}'
+        raise InputError(f'{path} is not a whole, readable picture ({" ".join(reason.split())}): fetch it again or leave it out.') from None
 
 # %% ../nbs/01_data.ipynb #find-devkit
 def find_devkit(

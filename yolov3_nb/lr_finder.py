@@ -23,7 +23,8 @@ def lr_ramp(
     mode:str='exponential' # or 'linear'
 )->list: # `steps` rates
     "The rates of a range test; from one to the next the same factor, or for 'linear' the same difference."
-    if not 0 < min_lr < max_lr < math.inf: raise InputError(f'A ramp climbs from min_lr to max_lr, both above 0, not from {min_lr:g} to {max_lr:g}: mend them.')
+    if not 0 < min_lr < max_lr < math.inf:
+        raise InputError(f'A ramp climbs from min_lr to max_lr, both above 0, not from {min_lr:g} to {max_lr:g}: mend them.')
     if steps < FEWEST: raise InputError(f'{steps} steps are too few for a range test: take {FEWEST} or more; 100 is usual.')
     if mode not in ('exponential', 'linear'): raise InputError(f'The mode {mode!r} is not known: take exponential or linear.')
     share = [k / (steps - 1) for k in range(steps)]
@@ -121,11 +122,12 @@ def check_curve(
 ):
     "Raise `InputError` for a curve from which no rate can be read: empty, too short, never falling, or never turning."
     n = len(curve.raw)
-    if not n: raise InputError('The loss is not finite at the smallest rate already: look at the pictures, boxes and weights before the learning rate.')
+    if not n: raise InputError('The loss is not finite at the smallest rate: look at pictures, boxes and weights before the learning rate.')
     tried = f'between {curve.lrs[0]:.2E} and {curve.lrs[-1]:.2E}'
-    if n < FEWEST: raise InputError(f'Only {n} rates could be tried {tried}, too few to see a slope: begin at a smaller min_lr, or take more steps.')
+    if n < FEWEST: raise InputError(f'Only {n} rates could be tried {tried}, too few for a slope: lower min_lr, or take more steps.')
     low = min(range(n), key=curve.losses.__getitem__)
-    if low < 10 or curve.losses[low] > 0.99 * curve.losses[9]: raise InputError(f'The loss does not fall anywhere {tried}: is anything trained? If so, begin at a smaller min_lr.')
+    if low < 10 or curve.losses[low] > 0.99 * curve.losses[9]:
+        raise InputError(f'The loss does not fall anywhere {tried}: is anything trained? If so, begin at a smaller min_lr.')
     if low == n - 1: raise InputError(f'The loss has no minimum {tried}, it falls to the end: take a larger max_lr.')
 
 # %% ../nbs/07_lr_finder.ipynb #suggest_lr

@@ -1,0 +1,76 @@
+"A run that was killed and resumed ends with the very weights of a run that nobody killed."
+import json, os, random, subprocess, sys
+from pathlib import Path
+import pytest
+import torch
+
+# Forks a process a run, so that the imports are paid for once. A run kills itself, after a given step, with a signal that nothing can catch.
+SCRIPT = '''
+import json, os, signal, sys, traceback
+import torch
+from yolov3_nb import cli, evaluation, training
+from yolov3_nb.toyvoc import make_toyvoc
+
+torch.set_num_threads(1)
+flags = ['--size', '64', '--width', '0.0625', '--epochs', '3', '--batch', '4', '--workers', '0', '--val_every', '1', '--no-progress']
+flags += ['--precision', '32-true', '--accelerator', 'cpu', '--data', str(make_toyvoc('toy', n_trainval=20, n_test=4, workers=1, progress=False))]
+cli.finish = lambda *args: sys.exit(0)  # what follows the training is not what may be lost here
+
+def run(*argv, die_at=None, by=signal.SIGKILL):
+    "Exit status of the command, as the shell would see it"
+    pid = os.fork()
+    if pid: return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        if die_at:
+            def on_train_batch_end(self, outputs, batch, batch_idx):
+                if self.global_step == die_at: os.kill(os.getpid(), by)
+            training.LitYOLOv3.on_train_batch_end = on_train_batch_end
+        with open(f'{argv[-1]}.log', 'a') as log: os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
+        cli.train(list(argv))
+    except SystemExit as e: code = e.code or 0
+    except BaseException: traceback.print_exc()
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+codes = {'whole': [run(*flags, '--out', 'whole')]}
+for step in map(int, sys.argv[1:]):
+    name = f'killed{step}'
+    codes[name] = [run(*flags, '--out', name, die_at=step), run('--resume', name)]
+codes['stopped'] = [run(*flags, '--out', 'stopped', die_at=6, by=signal.SIGINT), run('--resume', 'stopped')]
+print(json.dumps(codes))
+'''
+STEPS = random.sample(range(1, 12), 3)  # of 12, four an epoch
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('runs')
+    done = subprocess.run([sys.executable, '-c', SCRIPT, *map(str, STEPS)], cwd=folder, capture_output=True, text=True, timeout=300,
+                          env=os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+def state(run): return torch.load(Path(run)/'last.ckpt', weights_only=True)
+
+def same(a, b, where):
+    "Bitwise, through dicts and lists"
+    if isinstance(a, torch.Tensor): assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for k in a: same(a[k], b[k], f'{where}.{k}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)): same(x, y, f'{where}[{i}]')
+    else: assert a == b, where
+
+@pytest.mark.parametrize('name', [*(f'killed{step}' for step in STEPS), 'stopped'])
+def test_resumed_is_bitwise_the_uninterrupted_run(runs, name):
+    folder, codes = runs
+    assert codes['whole'] == [0] and codes[name] == [-9 if name != 'stopped' else 1, 0], (codes, (folder/f'{name}.log').read_text()[-2000:])
+    whole, resumed = state(folder/'whole'), state(folder/name)
+    for part in ('state_dict', 'current_model_state', 'averaging_state', 'optimizer_states', 'lr_schedulers', 'global_step', 'epoch'):
+        same(whole[part], resumed[part], part)  # the averages, the weights under them, and all that the optimiser remembers
+
+def test_whoever_stops_a_run_is_told_how_to_go_on(runs):
+    assert 'yolov3_train --resume stopped' in (runs[0]/'stopped.log').read_text()
