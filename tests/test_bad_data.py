@@ -132,7 +132,7 @@ FILES = {
     'picture cut': (lambda xml, jpg: os.truncate(jpg, jpg.stat().st_size // 2), 'not a whole'),
     'picture of no bytes': (lambda xml, jpg: jpg.write_bytes(b''), 'not a whole'),
     'picture a page': (lambda xml, jpg: jpg.write_text('<html>' * 99), 'not a whole'),
-    'picture a program': (lambda xml, jpg: jpg.write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 40\n'), 'none of the known formats'),
+    'picture a program': (lambda xml, jpg: jpg.write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n'), 'of the known formats'),
     'a bomb': (lambda xml, jpg: jpg.write_bytes(png_that_claims(9_000, 9_000)), '9000×9000 pixels, more than'),
     'a larger bomb': (lambda xml, jpg: jpg.write_bytes(png_that_claims(60_000, 60_000)), 'more than the 80,000,000 pixels'),
     'picture of another size': (jpeg(60, 41), 'has 60×41 pixels, but its annotation says 60×40'),
@@ -284,16 +284,18 @@ def test_inspect_goes_on_past_faults_and_lists_them_all(root, tmp_path):
     broken(root, 'unknown class')
     base = find_devkit(root)
     (base/'Annotations'/'4.xml').unlink()
-    (base/'JPEGImages'/'5.jpg').write_bytes(b'<b>')
+    (base/'JPEGImages'/'5.jpg').write_bytes(b'no')
+    xml = (base/'Annotations'/'5.xml').read_text()
+    (base/'Annotations'/'5.xml').write_text(xml.replace('>dog<', '>&lt;b&gt;<'))
     (base/'ImageSets'/'Main'/'test.txt').write_text('5\n6\n6\n1')
     code, out, err = run('inspect', root, '--page', tmp_path/'p.html')
     lines = [line for line in err.splitlines() if line.strip() and 'reading' not in line]
-    wanted = ('unknown class', '4.xml does not exist', '5.jpg is not a whole', 'more than once in 2007_test: 1,',
-              'both in 2007_train and in 2007_test: 1,')
-    assert code == 2 and len(lines) == len(wanted) + 1 and '5 in all' in lines[-1]
+    wanted = ("unknown class 'dgo'", "unknown class '<b>'", '4.xml does not exist', '5.jpg is not a whole',
+              'more than once in 2007_test: 1,', 'both in 2007_train and in 2007_test: 1,')
+    assert code == 2 and len(lines) == len(wanted) + 1 and '6 in all' in lines[-1]
     assert all(any(w in line for line in lines) for w in wanted)
     page = (tmp_path/'p.html').read_text(encoding='utf-8')
-    assert page.count('<li>') == 5 and '--classes' in page and 'dgo' in page and '<b>' not in page
+    assert page.count('<li>') == 6 and '--classes' in page and 'dgo' in page and '<b>' not in page
     assert page.count('data:image/') >= 6 and 'src="http' not in page and not list(tmp_path.glob('*.tmp'))
 
 def test_inspect_of_sound_and_of_odd_folders(root, tmp_path):
@@ -322,13 +324,13 @@ def test_inspect_with_classes_of_ones_own(root, tmp_path):
     code, out, err = run('inspect', root, '--classes', 'cat', '--page', tmp_path/'p.html')
     assert code == 2 and '6 pictures' not in out and 'dog, person' in (tmp_path/'p.html').read_text()
 
-def test_a_page_is_not_written_over_somebodys_file(root, tmp_path):
+def test_a_page_is_not_written_over_somebodys_file(tmp_path):
     (tmp_path/'p.html').write_text('mine')
     pages = {tmp_path/'p.html': 'not written by this command', tmp_path/'no'/'p.html': 'cannot be written', tmp_path: 'not written by'}
     for page, says in pages.items():
-        code, out, err = run('inspect', root, '--page', page)
+        code, out, err = run('inspect', 'nowhere', '--page', page)  # said before anything is read
         assert code == 2 and says in is_sentence(err.strip())
-    assert (tmp_path/'p.html').read_text() == 'mine' and sorted(p.name for p in tmp_path.iterdir()) == ['data', 'p.html']
+    assert (tmp_path/'p.html').read_text() == 'mine' and [p.name for p in tmp_path.iterdir()] == ['p.html']
 
 @pytest.mark.parametrize('where', ['nowhere', 'x' * 300, '~nobody-at-all/x'])
 def test_inspect_of_what_is_no_folder(tmp_path, monkeypatch, where):

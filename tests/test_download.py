@@ -200,7 +200,7 @@ def test_a_disk_that_fills_up(tmp_path):
     (tmp_path/'.download').mkdir()
     (tmp_path/'.download'/'a.tar').symlink_to(full)
     with serving() as server:
-        with pytest.raises(InputError, match='No space left'): get(tmp_path, server)
+        with pytest.raises(InputError, match='cannot be written .No space left'): get(tmp_path, server)
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path/'file').write_text('')
@@ -230,8 +230,8 @@ def test_an_interrupted_unpacking_is_done_again(tmp_path, monkeypatch):
         with monkeypatch.context() as m:
             m.setattr(cli, 'unpack_voc', stop)
             with pytest.raises(KeyboardInterrupt): get(tmp_path, server)
-        (tmp_path/'.download'/'VOC2007'/'VOCdevkit').mkdir(parents=True)
-        (tmp_path/'.download'/'VOC2007'/'VOCdevkit'/'half').write_text('')
+        (tmp_path/'.download'/'VOC2007'/'VOCdevkit'/'VOC2007').mkdir(parents=True)
+        (tmp_path/'.download'/'VOC2007'/'VOCdevkit'/'VOC2007'/'half').write_text('')
         assert not (tmp_path/'VOCdevkit').exists()
         get(tmp_path, server)
         assert len(server.asked) == 2  # the archives were there
@@ -264,9 +264,12 @@ def test_a_tar_that_leaves_its_folder(tmp_path, name):
     assert left(tmp_path) == ['evil.tar']  # not even the good one
 
 def test_a_tar_that_claims_more_than_it_holds(tmp_path):
-    header = member('VOCdevkit/sparse', size=10**9)
-    (tmp_path/'bomb.tar').write_bytes(header.tobuf() + b'\0' * 10240)
-    with pytest.raises(InputError, match='do not use|no whole tar'): unpack_voc(tmp_path/'bomb.tar', tmp_path/'in', progress=False)
+    header = bytearray(member('VOCdevkit/sparse', type=tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b'%011o\0' % 2**33  # a file of 8 GB that is one hole
+    header[148:156] = b'%06o\0 ' % (sum(header[:148]) + sum(header[156:]) + 8 * 32)
+    (tmp_path/'bomb.tar').write_bytes(header + bytes(10240 - 512))
+    with tarfile.open(tmp_path/'bomb.tar') as t: assert [m.size for m in t] == [2**33]
+    with pytest.raises(InputError, match='no plain file'): unpack_voc(tmp_path/'bomb.tar', tmp_path/'in', progress=False)
     assert left(tmp_path) == ['bomb.tar']
 
 @pytest.mark.parametrize('content', [b'', b'<html>', TARS['a.tar'][:20_000]], ids=['empty', 'html', 'cut'])

@@ -263,7 +263,7 @@ def make_trainer(
     loggers = [CSVLogger(run, name='', version=''), TensorBoardLogger(run, name='tensorboard', version='')]
     return L.Trainer(max_epochs=s['epochs'], devices=s['devices'], strategy=s['strategy'], accelerator=s['accelerator'], precision=choose_precision(s['precision']),
                      gradient_clip_val=s['clip'], accumulate_grad_batches=s['accumulate'], max_time=s['max_time'], callbacks=callbacks,
-                     logger=loggers, num_sanity_val_steps=0, check_val_every_n_epoch=s['val_every'], log_every_n_steps=10,
+                     logger=loggers, num_sanity_val_steps=0, check_val_every_n_epoch=min(s['val_every'], s['epochs']), log_every_n_steps=10,
                      use_distributed_sampler=False, enable_model_summary=False, enable_progress_bar=s['progress'], default_root_dir=run)
 
 # %% ../nbs/20_cli.ipynb #new_run
@@ -680,7 +680,7 @@ def fetch(
             while chunk := answer.read(min(2**18, size + 1 - f.tell())):
                 try: f.write(chunk), f.flush()
                 except OSError as e:
-                    raise InputError(f'{file} cannot be written ({e.strerror}): make room and call again, which goes on from there.') from None
+                    raise InputError(f'{file} cannot be written ({e.strerror}): make room and call again to go on from there.') from None
                 bar.update(f.tell() - bar.n)
                 if f.tell() > size: raise ValueError(f'it sends more than the {size} bytes of the file')
 
@@ -745,8 +745,6 @@ def unpack_voc(
                 plain = (m.isfile() or m.isdir()) and not m.issparse()
                 if not plain or parts[0] != 'VOCdevkit' or {'', '.', '..'} & set(parts) or {'\\', ':'} & set(m.name):
                     raise InputError(f'{tar} holds {m.name[:80]!r}, which is no plain file below VOCdevkit: do not use this archive.')
-            if sum(m.size for m in members) > tar.stat().st_size:
-                raise InputError(f'{tar} claims to unpack to more than it holds: do not use this archive.')
             safely = {'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}
             t.extractall(folder, tqdm(members, f'unpacking {tar.name}', leave=False, disable=not progress), **safely)
     except tarfile.TarError as e: raise InputError(f'{tar} is no whole tar archive ({e}): delete it and fetch it again.') from None
@@ -773,7 +771,8 @@ def years_to_get(root, years, archives):
         except InputError: devkit = root/'VOCdevkit'/f'VOC{year}'
         missing = lacking(devkit, [s for *_, splits in archives[year] for s in splits])
         if missing and devkit.exists():
-            raise InputError(f'{devkit} is there and lacks {len(missing)} of its files, such as {missing[0]}: move it, or give another --out.')
+            raise InputError(f'{devkit} is there and lacks {len(missing)} of its files, such as {missing[0]}: move it away, or give '
+                             'another --out.')
         if missing: todo.append(year)
     return todo
 
@@ -1040,7 +1039,7 @@ def write_page(
 def check_page(page):
     "`InputError` when a page cannot be written there"
     if not os.path.isdir(page.parent) or not os.access(page.parent, os.W_OK) or len(page.name) > 200:
-        raise InputError(f'--page {str(page)[-80:]} cannot be written: {page.parent} is no folder that can be written to; give another name.')
+        raise InputError(f'--page {str(page)[-80:]} cannot be written: {page.parent} is no folder to write to; give another name.')
     if page.is_dir() or page.exists() and 'yolov3_data inspect' not in page.read_text(encoding='utf-8', errors='replace')[:300]:
         raise InputError(f'--page {page} is there and was not written by this command: give another name, or move it away.')
     return page
