@@ -319,7 +319,7 @@ def draw_heat_maps(
     dets:dict, # detections of the data set in pixels of its pictures, as `evaluate(…, return_predictions=True)` finds them
     n:int=16, # pictures, at most
     threshold:float=.25, # only detections that score above it
-    method:str='gradcam', # one of `CAM_METHODS`
+    method:str='layercam', # one of `CAM_METHODS`
 )->list: # pictures (H, W, 3) uint8
     "The best detection of each of the first pictures that have one, its box, and what the network looked at."
     pictures, sure = [], dets['scores'] > threshold
