@@ -23,7 +23,7 @@ from pathlib import Path
 from .anchors import ANCHORS, kmeans_anchors, scale_anchors
 from .augment import letterbox_geometry
 from .data import (InputError, VOCDataset, census, class_color, compare_splits, coverage, crop, draw_boxes, find_devkit,
-                            find_faults, read_image, read_split, together)
+                            find_faults, read_image, read_split, together, without_bad)
 from .toyvoc import VOC_CLASSES, data_home, locked, make_toyvoc
 
 # %% ../nbs/20_cli.ipynb #BASE
@@ -31,7 +31,7 @@ BASE = dict(
     data=None, train='2007_train', val='2007_val', test='2007_test', classes=None, limit=None,
     width=0.25, size=160, anchors='toyvoc',
     epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
-    workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., compile=False,
+    workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., compile=False, skip_bad=False,
     devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True, half=False,
 )
 
@@ -62,7 +62,8 @@ FLAGS = {
         classes=(str, 'class names, with commas, or a file with one a line; the 20 of VOC unless given'),
         limit=(int, 'only the first so many pictures of each split'),
         workers=(int, 'processes that prepare pictures'),
-        cache=(bool, 'keep the shrunken pictures in memory')),
+        cache=(bool, 'keep the shrunken pictures in memory'),
+        skip_bad=(bool, 'leave out, and name, pictures that cannot be used')),
     'model': dict(
         width=(float, "share of Darknet-53's channels; 1.0 is the full network"),
         size=(int, 'side of the square input in pixels, a multiple of 32'),
@@ -187,7 +188,7 @@ def make_data(
     from yolov3_nb.training import VOCDataModule
     dm = VOCDataModule(s['data'] or make_toyvoc(progress=s['progress']), *(read_sets(s[k]) for k in ('train', 'val', 'test')), classes=read_classes(s['classes']),
                        image_size=s['size'], batch_size=s['batch'], mosaic=s['mosaic'], strength=s['strength'], workers=s['workers'],
-                       seed=s['seed'], cache=s['cache'], limit=s['limit'])
+                       seed=s['seed'], cache=s['cache'], limit=s['limit'], skip_bad=s['skip_bad'])
     dm.setup()
     return dm
 
@@ -599,7 +600,10 @@ def train(argv=None):
     start, (s, run, led) = time.time(), begin(args)
     import pytorch_lightning as L
     L.seed_everything(s['seed'], workers=True, verbose=False)
-    dm = make_data(s)
+    try: dm = make_data(s)
+    except InputError:
+        if not any(run.iterdir()): run.rmdir()  # bad data leave no empty run behind
+        raise
     if not led: write_json(s, run/'settings.json')
     if s['lr'] == 'find':
         s['lr'] = find_rate(s, dm, run)
@@ -638,6 +642,7 @@ def evaluate_weights(argv=None):
     p.add_argument('--workers', type=int, default=0, metavar='INT', help='processes that read pictures (default: 0)')
     p.add_argument('--precision', default='32-true', metavar='STR', help='32-true or bf16-mixed (default: 32-true)')
     p.add_argument('--device', metavar='STR', help='cpu, cuda, … (default: a GPU where there is one)')
+    p.add_argument('--skip_bad', action='store_true', help='leave out, and name, pictures that cannot be used')
     p.add_argument('--results', metavar='NAME', help='also write the figures to results/NAME.json')
     a, start = p.parse_args(argv), time.time()
     import torch
@@ -646,6 +651,7 @@ def evaluate_weights(argv=None):
     model = YOLOv3.from_pretrained(find_weights(a.weights)).eval()
     sets = read_sets(a.split)
     ds = VOCDataset(a.data or make_toyvoc(), sets, model.class_names)
+    if a.skip_bad: ds = without_bad(ds)
     figures = evaluate(model, ds, a.size, a.batch, a.workers, a.device or ('cuda' if torch.cuda.is_available() else 'cpu'), a.precision)
     data = dict(train=None, test=data_name(ds, sets), n_train=None, n_test=len(ds))
     argv = ['yolov3_eval', *(sys.argv[1:] if argv is None else argv)]

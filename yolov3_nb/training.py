@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from .anchors import ANCHORS, encode, scale_anchors
 from .augment import DetectionDataset, collate, test_transform, train_transform, worker_init
-from .data import InputError, VOCDataset, draw_boxes
+from .data import InputError, VOCDataset, draw_boxes, without_bad
 from .loss import grid_accuracies, grid_counts, original_loss, yolo_loss
 from .model import YOLOv3, detect
 from .toyvoc import VOC_CLASSES
@@ -177,10 +177,11 @@ class VOCDataModule(L.LightningDataModule):
         seed:int=0, # of order and augmentation
         cache:bool=False, # keep the shrunken pictures in memory
         limit:int=None, # only the first so many pictures of each split
+        skip_bad:bool=False, # leave out, and name, pictures that cannot be used
     ):
         super().__init__()
         self.root, self.sets, self.classes, self.image_size, self.batch_size = root, (train, val, test), classes, image_size, batch_size
-        self.mosaic, self.strength, self.workers, self.seed, self.cache, self.limit = mosaic, strength, workers, seed, cache, limit
+        self.mosaic, self.strength, self.workers, self.seed, self.cache, self.limit, self.skip_bad = mosaic, strength, workers, seed, cache, limit, skip_bad
 
 # %% ../nbs/08_training.ipynb #dm-setup
 @patch
@@ -189,6 +190,7 @@ def setup(self:VOCDataModule, stage=None):
     self.train_ds, self.val_ds, self.test_ds = (VOCDataset(self.root, sets, self.classes) if sets else None for sets in self.sets)
     for ds in (self.train_ds, self.val_ds, self.test_ds):
         if ds and self.limit: ds.ids = ds.ids[:self.limit]
+    if self.skip_bad: self.train_ds, self.val_ds, self.test_ds = (ds and without_bad(ds) for ds in (self.train_ds, self.val_ds, self.test_ds))
     plain = test_transform(self.image_size)
     augment = train_transform(self.image_size, self.strength) if self.strength else plain
     self.train_set = DetectionDataset(self.train_ds, augment, self.image_size, mosaic=self.mosaic, seed=self.seed, cache=self.cache)
