@@ -1109,12 +1109,14 @@ def exercise_cards(
     for path in sorted(Path(folder).glob('[0-9][0-9]_*.ipynb')):
         try: cells = [(c['cell_type'], ''.join(c['source'])) for c in json.loads(path.read_text(encoding='utf-8'))['cells']]
         except (OSError, ValueError, KeyError, TypeError) as e:
-            raise InputError(f'{path} is no notebook that can be read ({type(e).__name__}: {e}): restore it with `git checkout {path}`, or save it again.') from None
+            raise InputError(f'{path} is no notebook that can be read ({type(e).__name__}: {e}): '
+                             f'restore it with `git checkout {path}`, or save it again.') from None
         chapter = card = ''
         for kind, text in cells:
             title = re.search(r'^# (.+)', text) if kind == 'markdown' else None
             if title: chapter = chapter or f'{path.name[:2]} {title[1]}'
-            if kind == 'markdown' and (m := re.search(r'^#+ (?:Exercise )?(\d+\.\d+)(?: ·)? (.+?)(?: ★.*)?$', text, re.M)): card = f'{m[1]} {m[2]}'
+            head = re.search(r'^#+ (?:Exercise )?(\d+\.\d+)(?: ·)? (.+?)(?: ★.*)?$', text, re.M) if kind == 'markdown' else None
+            if head: card = f'{head[1]} {head[2]}'
             if kind == 'code':
                 for name in re.findall(r"check\(['\"](\w+)", text): cards.setdefault(name, (chapter, card or name))
     return cards
@@ -1126,12 +1128,13 @@ def progress_lines(
 )->list: # lines of text
     "A student's exercises by chapter: done, not yet, or wrong and why"
     import textwrap
-    lines, chapter = [], None
+    lines, chapter, titles = [], None, {name[:2]: title for name, (title, _) in cards.items()}
     for name, (done, said) in found.items():
-        here, card = cards.get(name, (name[:2], name))
+        here, card = cards.get(name, (titles.get(name[:2], name[:2]), name))
         if here != chapter: lines += [''] * bool(lines) + [here]
         chapter = here
-        lines.append(f"  {({True: '✓', False: '✗', None: '·'}[done])} {card:<44} {({True: 'done', False: 'wrong', None: 'not yet'}[done])}")
+        mark, word = {True: ('✓', 'done'), False: ('✗', 'wrong'), None: ('·', 'not yet')}[done]
+        lines.append(f'  {mark} {card:<44} {word}')
         if done is False: lines += textwrap.wrap(said, 100, initial_indent=' ' * 8, subsequent_indent=' ' * 8)
     counts = collections.Counter(done for done, _ in found.values())
     nxt = next((name for name, (done, _) in found.items() if not done), None)
@@ -1144,7 +1147,7 @@ def check_exercises(argv=None):
     "Show which exercises are solved, and what is wrong with the current answers (`yolov3_check`)"
     p = argparse.ArgumentParser('yolov3_check', description='Try your answers to the exercises of all chapters, without running the chapters. '
                                 'It runs the code in their exercise cells. Exit status 0, unless a notebook cannot be read.')
-    p.add_argument('dir', nargs='?', metavar='DIR', help='folder of the notebooks 01_….ipynb, 02_….ipynb (default: nbs where there is one, else this folder)')
+    p.add_argument('dir', nargs='?', metavar='DIR', help='folder of the notebooks 01_….ipynb, 02_….ipynb (default: nbs, where there is one)')
     folder = Path(p.parse_args(argv).dir or ('nbs' if Path('nbs').is_dir() else '.'))
     os.environ.setdefault('MPLBACKEND', 'Agg')  # an answer may draw; no window opens
     cards = exercise_cards(folder)
