@@ -5,7 +5,7 @@ from xml.dom import minidom
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from yolov3_nb import cli
 from yolov3_nb.augment import DetectionDataset, collate, test_transform as plain_transform
 from yolov3_nb.data import VOCDataset, InputError, find_devkit, find_faults, read_annotation, read_image, without_bad
@@ -167,6 +167,18 @@ def test_a_bad_picture_is_one_sentence(root, name, capsys):
         assert rest.ids == ['1', '3'] and [s[1]['image_id'] for s in rest] == ['1', '3'] and len(ds) == 3
     said = capsys.readouterr().err
     assert said.startswith('Left out 2: ') and is_sentence(said.strip()) and str(e.value) in said
+
+def test_broken_exif_turns_nothing(tmp_path, monkeypatch):
+    def stumble(im): raise SyntaxError('not a TIFF file')  # as some releases of Pillow do
+    monkeypatch.setattr(ImageOps, 'exif_transpose', stumble)
+    Image.new('RGB', (6, 4)).save(tmp_path/'a.png')
+    assert read_image(tmp_path/'a.png').shape == (4, 6, 3)
+
+def test_a_box_one_pixel_outside_is_cut(root):
+    xml = find_devkit(root)/'Annotations'/'2.xml'
+    changes = ('<xmin>1<', '<xmin>0<'), ('<ymin>1<', '<ymin>0<'), ('>30<', '>61<'), ('>40</ymax>', '>41</ymax>')
+    for old, new in changes: xml.write_text(xml.read_text().replace(old, new, 1))
+    assert read_annotation(xml)['boxes'][0].tolist() == [0, 0, 60, 40] == VOCDataset(root, [('2007', 'train')])[1][1]['boxes'][0].tolist()
 
 def test_an_annotation_that_may_not_be_read(root, monkeypatch):
     def refuse(path): raise PermissionError(13, 'Permission denied')

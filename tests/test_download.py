@@ -175,6 +175,26 @@ def test_a_server_that_refuses(tmp_path, code, asked):
         get(tmp_path, server, good)
     assert is_whole(tmp_path)
 
+def test_a_mirror_that_holds_less_than_we_have_costs_nothing(tmp_path):
+    (tmp_path/'.download').mkdir()
+    (tmp_path/'.download'/'a.tar').write_bytes(TARS['a.tar'][:5000])
+    with serving() as short, serving() as good:
+        short.files['a.tar'] = b'x' * 600
+        get(tmp_path, short, good)
+        assert len(short.asked) == 2 and good.asked[0] == ('/a.tar', 5000)  # and b.tar from the first
+    assert is_whole(tmp_path)
+
+def test_a_server_that_speaks_no_http(tmp_path):
+    def babble(handler, content, start):
+        handler.wfile.write(b'hello\r\n')
+        handler.close_connection = True
+        return True
+    with serving(babble) as server, serving() as good:
+        with pytest.raises(InputError, match='a.tar could not be fetched .*hello') as e: get(tmp_path, server)
+        assert len(server.asked) == 3 and '\n' not in str(e.value)
+        get(tmp_path, server, good)
+    assert is_whole(tmp_path)
+
 def test_no_server_at_all(tmp_path):
     with serving() as server: url = server.url
     with pytest.raises(InputError, match='a.tar could not be fetched') as e: get(tmp_path, url, 'nonsense', 'gopher://127.0.0.1')

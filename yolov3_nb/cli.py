@@ -753,10 +753,9 @@ def fetch_archive(
                     break
                 except (OSError, http.client.HTTPException) as e:  # urllib's errors are OSErrors
                     why[host] = f'{getattr(e, "reason", None) or e or type(e).__name__}'
-                    if getattr(e, 'code', 0) == 416: file.unlink(missing_ok=True)  # it holds less than we have
-                    elif 400 <= getattr(e, 'code', 0) < 500: break
+                    if 400 <= getattr(e, 'code', 0) < 500: break
                 idle, best = (0, have()) if have() > best else (idle + 1, best)
-    said = '; '.join(f'{host}: {reason}' for host, reason in why.items())
+    said = ' '.join('; '.join(f'{host}: {reason}' for host, reason in why.items()).split())
     raise InputError(f'{file.name} could not be fetched ({said}): try again later, which goes on from the {have() >> 20} MB that arrived, '
                      f'give another address with --mirror, or put the file itself at {file}.')
 
