@@ -168,6 +168,12 @@ def test_a_bad_picture_is_one_sentence(root, name, capsys):
     said = capsys.readouterr().err
     assert said.startswith('Left out 2: ') and is_sentence(said.strip()) and str(e.value) in said
 
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    im = Image.new(mode, (6, 4), {'RGBA': (0, 0, 0, 0), 'LA': (0, 0), 'P': 0}[mode])
+    im.save(tmp_path/'a.png', **({'transparency': 0} if mode == 'P' else {}))
+    assert (read_image(tmp_path/'a.png') == 255).all()
+
 def test_broken_exif_turns_nothing(tmp_path, monkeypatch):
     def stumble(im): raise SyntaxError('not a TIFF file')  # as some releases of Pillow do
     monkeypatch.setattr(ImageOps, 'exif_transpose', stumble)
