@@ -8,11 +8,11 @@ __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS
            'choose_precision', 'make_data', 'choose_anchors', 'make_module', 'find_rate', 'quieten', 'make_trainer',
            'new_run', 'check_writable', 'fit', 'versions_used', 'commit_used', 'device_name', 'record', 'write_json',
            'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table', 'read_curves',
-           'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet', 'write_report', 'command', 'finish',
-           'begin', 'train', 'find_weights', 'evaluate_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc',
-           'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables',
-           'new_figure', 'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser',
-           'data', 'data_download', 'data_inspect']
+           'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet', 'heat_sheet', 'write_report',
+           'command', 'finish', 'begin', 'train', 'find_weights', 'evaluate_weights', 'fetch', 'md5_of',
+           'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets',
+           'inspect_devkit', 'page_tables', 'new_figure', 'count_figures', 'place_figures', 'picture_figures',
+           'write_page', 'check_page', 'data_parser', 'data', 'data_download', 'data_inspect']
 
 # %% ../nbs/20_cli.ipynb #imports-export
 import argparse, base64, collections, datetime, hashlib, http.client, io, json, logging, math, os, platform, re, shlex, shutil
@@ -498,6 +498,28 @@ def contact_sheet(
     for ax, img in zip(fig.axes, pictures): ax.imshow(img)
     return fig
 
+# %% ../nbs/20_cli.ipynb #heat_sheet
+def heat_sheet(
+    model, # trained `YOLOv3`
+    ds, # the `VOCDataset` that was measured
+    dets:dict, # detections of the whole data set, from `evaluate`
+    n:int=16, # pictures, at most
+    threshold:float=0.25 # only detections above it are explained
+)->tuple: # file name, caption, matplotlib Figure
+    "Heat maps as a figure of the report; where nothing was detected, a line that says so"
+    from matplotlib.figure import Figure
+    from yolov3_nb.gradcam import draw_heat_maps
+    pictures, inside = draw_heat_maps(model, ds, dets, n, threshold)
+    if not pictures:
+        fig, none = Figure(figsize=(10, .5)), f'No heat maps: no detection on the {len(ds)} test pictures has a score above {threshold}, so there is no box to explain.'
+        fig.text(.5, .5, none, ha='center', va='center')
+        return 'heat_maps.png', none, fig
+    of_map, of_blob = (f'{100 * share:.0f} %' for share in inside.mean(0).tolist())
+    return 'heat_maps.png', (
+        f'Heat maps by LayerCAM of the surest detection on each of {len(pictures)} test pictures, the first that have one above {threshold}: bright is where the features from which '
+        f"the box's score was read speak for it. On average {of_map} of the heat lies inside the box; of a blob around the predicting cell, which knows nothing of the picture, "
+        f'{of_blob} would. Chapter 10 says how far such maps can be trusted.'), contact_sheet(pictures)
+
 # %% ../nbs/20_cli.ipynb #TEMPLATE
 TEMPLATE = '''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{ r.name }}</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -578,6 +600,7 @@ def finish(
     if measured['found']:
         sheet = contact_sheet(draw_predictions(dm.test_ds, measured['found']['dets']))
         plots.append(('predictions.png', 'The first 16 test pictures, with every detection of a score above 0.25.', sheet))
+        plots.append(heat_sheet(model, dm.test_ds, measured['found']['dets']))
     write_report(run, result, s, plots)
     return result
 
