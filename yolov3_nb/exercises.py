@@ -672,6 +672,91 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
 
+# %% ../nbs/19_exercises.ipynb #layer
+def _layer_map(a, g, weigh='cell', cut='gradient', end=True, scaled=True, safe=True):
+    "LayerCAM of one picture, largest heat 1."
+    g = g if weigh == 'cell' else g.mean((1, 2), keepdim=True) if weigh == 'mean' else torch.ones_like(g)
+    g = {'gradient': g.clamp(min=0), 'product': g, 'abs': g.abs(), 'no': g}[cut]
+    heat = (g * a).clamp(min=0).sum(0) if cut == 'product' else (g * a).sum(0)
+    if end: heat = heat.clamp(min=0)
+    return heat / heat.max().clamp(min=1e-7 if safe else 0) if scaled else heat
+
+EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
+    (torch.tensor([[[1., 2]], [[3, 1]]]), torch.tensor([[[2., 0]], [[-1, 1]]])), (torch.tensor([[[-2., 1]], [[1, 4]]]), torch.tensor([[[-1., 1]], [[-2, .5]]])),
+    (torch.tensor([[[-1., 2]]]), torch.tensor([[[3., 1]]])), (torch.tensor([[[1., 2]]]), torch.tensor([[[-1., -2]]])),
+    *((torch.randn(2, 3, 4, generator=(g := torch.Generator().manual_seed(n))), torch.randn(2, 3, 4, generator=g)) for n in (0, 1))], mistakes={
+    'One weight a channel, the mean of its gradient: that is Grad-CAM. LayerCAM weighs each cell by its own gradient.': dict(weigh='mean', cut='no'),
+    'The gradient is cut at zero *before* it meets the channel; where it is negative, the cell adds nothing.': dict(cut='no'),
+    'You cut the product. Cut the gradient: where both are negative the product is positive, and speaks for nothing.': dict(cut='product'),
+    'A negative gradient is not made positive, it is set to zero.': dict(cut='abs'),
+    'The sum over the channels is cut at zero, too: channels have negative values.': dict(end=False),
+    'Divide by the largest heat, so that the hottest cell is 1.': dict(scaled=False),
+    'Nothing may be hot at all: then the largest heat is 0, and dividing by it gives nan. Divide by no less than 1e-7.': dict(safe=False)})
+
+# %% ../nbs/19_exercises.ipynb #why
+def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True, likeliest=False, early=False):
+    "What was wrong, at the places that should have found an object."
+    if first: raw, iou = raw[:1], iou[:1]
+    obj, probs = raw[:, 4:5].sigmoid(), raw[:, 5:].softmax(1)
+    if squash == 'no': obj, probs = raw[:, 4:5], raw[:, 5:]
+    if squash == 'sigmoid': probs = raw[:, 5:].sigmoid()
+    scores = {'score': obj * probs, 'objectness': obj.expand_as(probs), 'class': probs}[level]
+    mine, good, other = scores[:, label] > t, iou >= .5, (probs.argmax(1) != label if likeliest else (scores > t).any(1)).any()
+    if early and (scores.argmax(1) != label)[scores.amax(1) > t].any(): return 'class'
+    if (mine & good).any() if same else mine.any() and good.any(): return 'silenced'
+    return 'box' if mine.any() else 'class' if other else 'objectness'
+
+def _places(*rows): return torch.cat([torch.zeros(3, 4), torch.tensor(rows)], 1)   # raw predictions (3, 5 + C)
+
+EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
+    (_places([-2., 2, 0], [-4, 3, 0], [-5, 3, 0]), torch.tensor([.7, .6, .1]), 0, .25), (_places([2., 3, 0], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.3, .8, .9]), 0, .25),
+    (_places([2., 0, 3], [-4, 0, 2], [-5, 0, 0]), torch.tensor([.7, .6, .1]), 0, .25), (_places([.5, .1, -2], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.8, .2, .1]), 0, .25),
+    (_places([-3., 0, 1], [2, 3, 0], [3, 0, 2]), torch.tensor([.1, .2, .6]), 0, .4), (_places([-4., 0, 3], [-3, 2, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 0, .4),
+    (_places([0., 0, .2], [-3, 1, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 1, .4), (_places([-5., 2, 0], [3, 3, 0], [-5, 1, 0]), torch.tensor([.1, .7, .2]), 0, .4)], mistakes={
+    'These are logits: objectness goes through a sigmoid, the classes through a softmax.': dict(squash='no'),
+    'The classes of this network go through a softmax, not each through a sigmoid.': dict(squash='sigmoid'),
+    'A score is objectness *times* the probability of the class; you look at the objectness alone.': dict(level='objectness'),
+    'A score is *objectness* times the probability of the class; in an empty cell the probability alone means nothing.': dict(level='class'),
+    'Ask all three places: the one with the best shape need not be the one that answers.': dict(first=True),
+    'Score and overlap must be good at the *same* place.': dict(same=False),
+    'The likeliest class may be wrong where nothing is seen at all: `class` needs another class with a *score* above t.': dict(likeliest=True),
+    'Ask for the right class first: if one place scores above t for it, the class is not what was wrong.': dict(early=True)})
+
+# %% ../nbs/19_exercises.ipynb #cover
+class _Net:
+    "A stand-in for a network: a function of pictures (B, C, H, W) with a name."
+    def __init__(self, says, f): self.says, self.f = says, f
+    def __call__(self, xb): return self.f(xb)
+    def __repr__(self): return self.says
+    def __deepcopy__(self, memo): return self
+
+def _occlusion(score, x, patch, by='mean', anew=True, shows='fall', cut=True, turned=False):
+    "How far the score falls when a patch is covered with the picture's mean colour."
+    rows, cols, out, covered = x.shape[1] // patch, x.shape[2] // patch, torch.zeros(x.shape[1] // patch, x.shape[2] // patch), x.clone()
+    for r, c in itertools.product(range(rows), range(cols)):
+        if anew: covered = x.clone()
+        part = covered[:, r*patch:(r + 1)*patch, c*patch:(c + 1)*patch]
+        part[:] = {'mean': x.mean((1, 2), keepdim=True), 'black': 0., 'grey': x.mean(), 'own': part.mean((1, 2), keepdim=True)}[by]
+        now, full = score(covered[None])[0], score(x[None])[0]
+        out[r, c] = {'fall': full - now, 'rise': now - full, 'left': now, 'share': (full - now) / full}[shows]
+    out = out.clamp(min=0) if cut else out
+    return out.T if turned else out
+
+EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
+    (_Net('the upper left pixel', lambda xb: xb[:, 0, 0, 0]), torch.tensor([[[6., 1, 0], [1, 2, 2]]]), 1),
+    (_Net('lower right pixel less upper left one', lambda xb: xb[:, 0, -1, -1] - xb[:, 0, 0, 0]), torch.tensor([[[4., 0, 0, 2], [0, 0, 1, 9]]]), 2),
+    (_Net('the sum of the first channel', lambda xb: xb[:, 0].sum((1, 2))), torch.tensor([[[1., 5], [2, 0]], [[4., 2], [0, 8]]]), 1),
+    *((_Net('the largest sum of a column', lambda xb: xb.sum((1, 2)).amax(1)), torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(n)) * 9, 2) for n in (0, 1))], mistakes={
+    'Begin each time with the whole picture: your patches stay covered.': dict(anew=False),
+    'Black is a colour, too, and a network may like it: cover with the mean of the picture.': dict(by='black'),
+    'One mean for each channel: the mean *colour* of the picture.': dict(by='grey'),
+    'You smear each patch with its own mean, so its colour stays: take the mean of the whole picture.': dict(by='own'),
+    'That is the score which is left. The map shows how far it *falls*: high where the patch was needed.': dict(shows='left'),
+    'The sign is turned: the score of the whole picture comes first.': dict(shows='rise'),
+    'The fall itself is asked, not its share of the score.': dict(shows='share'),
+    'Where the score rises, the patch spoke against it: cut the map at zero.': dict(cut=False),
+    'The map lies on its side: rows go down, and come first.': dict(turned=True)})
+
 # %% ../nbs/19_exercises.ipynb #check-all
 def _exercise_cells(path):
     "Code between the headings Exercises and Questionnaire; all of it in a notebook that has neither."
