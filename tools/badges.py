@@ -44,7 +44,7 @@ def runtime(cells, cfg):
     packages = ''.join(f" '{s}'" for s in extras(cells, cfg))
     return f'''#| hide
 # On Colab and Kaggle (there with Internet switched on): fetch the course, install what this chapter needs, go to its folder.
-import os
+os = __import__('os')  # without an import statement, for which nbdev would run this cell when it builds the site
 if {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & os.environ.keys() and not os.path.exists('../settings.ini'):
     get_ipython().system("[ -d {cfg['repo']} ] || git clone -q --depth 1 {cfg['git_url'].replace('%(user)s', cfg['user'])}"
                          " && pip install -q ./{cfg['repo']}{packages}")
