@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS', 'TEMPLATE', 'VOC_ARCHIVES', 'VOC_MIRRORS',
            'PAGE', 'rate', 'train_parser', 'settings_from', 'read_settings', 'read_sets', 'read_classes',
-           'choose_precision', 'make_data', 'choose_anchors', 'make_module', 'find_rate', 'quieten', 'make_trainer',
-           'new_run', 'check_writable', 'fit', 'versions_used', 'commit_used', 'device_name', 'record', 'write_json',
-           'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table', 'read_curves',
-           'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet', 'write_report', 'command', 'finish',
-           'begin', 'train', 'find_weights', 'evaluate_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc',
-           'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables',
-           'new_figure', 'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser',
-           'data', 'data_download', 'data_inspect', 'exercise_cards', 'progress_lines', 'check_exercises']
+           'choose_precision', 'make_data', 'refuse_bad', 'choose_anchors', 'make_module', 'find_rate', 'quieten',
+           'make_trainer', 'new_run', 'check_writable', 'remove_empty', 'fit', 'versions_used', 'commit_used',
+           'device_name', 'record', 'write_json', 'data_name', 'measure', 'headline', 'show_value', 'figures_table',
+           'print_table', 'read_curves', 'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet',
+           'heat_sheet', 'write_report', 'command', 'finish', 'begin', 'train', 'find_weights', 'evaluate_weights',
+           'fetch', 'md5_of', 'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc',
+           'devkit_sets', 'inspect_devkit', 'page_tables', 'new_figure', 'count_figures', 'place_figures',
+           'picture_figures', 'write_page', 'check_page', 'data_parser', 'data', 'data_download', 'data_inspect',
+           'exercise_cards', 'progress_lines', 'check_exercises']
 
 # %% ../nbs/20_cli.ipynb #imports-export
 import argparse, base64, collections, datetime, hashlib, http.client, io, json, logging, math, os, platform, re, shlex, shutil
@@ -192,6 +193,18 @@ def make_data(
     dm.setup()
     return dm
 
+# %% ../nbs/20_cli.ipynb #refuse_bad
+def refuse_bad(
+    dm, # a `VOCDataModule`, set up
+    progress:bool=True # show a bar
+):
+    "`InputError` for the first picture that cannot be used, before the first step and not after the last"
+    for ds in (None if dm.cache else dm.train_ds, dm.val_ds, dm.test_ds):
+        if not (bad := find_faults(ds, progress) if ds else {}): continue
+        first, *rest = (faults[0] for faults in bad.values())
+        raise InputError(first if not rest else f'{first[:-1]} (and {len(rest)} more cannot be used: see all with yolov3_data inspect, or '
+                                                'leave them out with --skip_bad).')
+
 # %% ../nbs/20_cli.ipynb #choose_anchors
 def choose_anchors(
     name:str, # a key of `ANCHORS`, or 'auto'
@@ -271,22 +284,32 @@ def make_trainer(
 def new_run(
     out:str, # folder that the user asked for, or None
     preset:str # names the folder when none was asked for
-)->Path: # an empty folder
-    "Make the folder of a new run; `InputError` when it is taken or cannot be written"
+)->Path: # of a new run; not made yet
+    "Where a new run goes; `InputError` when a run is there already"
     if out: run = Path(out)
     else: run = next(p for n in range(1, 10**6) if not (p := Path('runs')/f'{preset}-{n}').exists())
-    if (run/'settings.json').exists(): raise InputError(f'{run} holds a run already: give another --out, or go on with it by --resume {run}.')
-    return check_writable(run)
+    if os.path.exists(run/'settings.json'): raise InputError(f'{run} holds a run already: give another --out, or go on with it by --resume {run}.')
+    return run
 
 def check_writable(run, needed=2**28):
+    "Make the folder of a run; `InputError` where it cannot be written. Returns the folders that were made, the innermost first"
+    made = [p for p in (run, *run.parents) if not os.path.exists(p)]
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run/'.probe').write_text('x')
         (run/'.probe').unlink()
-    except OSError as e: raise InputError(f'The run folder {run} cannot be written ({e.strerror}): give another with --out.') from None
+    except OSError as e:
+        remove_empty(made)
+        raise InputError(f'The run folder {str(run)[-200:]} cannot be written ({e.strerror}): give another with --out.') from None
     free = shutil.disk_usage(run).free
-    if free < needed: raise InputError(f'Only {free >> 20} MB are free where {run} is, and a run needs {needed >> 20}: make room, or give another --out.')
-    return run
+    if free >= needed: return made
+    remove_empty(made)
+    raise InputError(f'Only {free >> 20} MB are free where {run} is, and a run needs {needed >> 20}: make room, or give another --out.')
+
+def remove_empty(folders):
+    for folder in folders:
+        try: folder.rmdir()
+        except OSError: pass  # not empty, or never made
 
 # %% ../nbs/20_cli.ipynb #fit
 def fit(
@@ -498,6 +521,28 @@ def contact_sheet(
     for ax, img in zip(fig.axes, pictures): ax.imshow(img)
     return fig
 
+# %% ../nbs/20_cli.ipynb #heat_sheet
+def heat_sheet(
+    model, # trained `YOLOv3`
+    ds, # the `VOCDataset` that was measured
+    dets:dict, # detections of the whole data set, from `evaluate`
+    n:int=16, # pictures, at most
+    threshold:float=0.25 # only detections above it are explained
+)->tuple: # file name, caption, matplotlib Figure
+    "Heat maps as a figure of the report; where nothing was detected, a line that says so"
+    from matplotlib.figure import Figure
+    from yolov3_nb.gradcam import draw_heat_maps
+    pictures, inside = draw_heat_maps(model, ds, dets, n, threshold)
+    if not pictures:
+        fig, none = Figure(figsize=(10, .5)), f'No heat maps: no detection on the {len(ds)} test pictures has a score above {threshold}, so there is no box to explain.'
+        fig.text(.5, .5, none, ha='center', va='center')
+        return 'heat_maps.png', none, fig
+    of_map, of_blob = (f'{100 * share:.0f} %' for share in inside.mean(0).tolist())
+    return 'heat_maps.png', (
+        f'Heat maps by LayerCAM of the surest detection on each of {len(pictures)} test pictures, the first that have one above {threshold}: bright is where the features from which '
+        f"the box's score was read speak for it. On average {of_map} of the heat lies inside the box; of a blob around the predicting cell, which knows nothing of the picture, "
+        f'{of_blob} would. Chapter 10 says how far such maps can be trusted.'), contact_sheet(pictures)
+
 # %% ../nbs/20_cli.ipynb #TEMPLATE
 TEMPLATE = '''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{ r.name }}</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -578,31 +623,35 @@ def finish(
     if measured['found']:
         sheet = contact_sheet(draw_predictions(dm.test_ds, measured['found']['dets']))
         plots.append(('predictions.png', 'The first 16 test pictures, with every detection of a score above 0.25.', sheet))
+        plots.append(heat_sheet(model, dm.test_ds, measured['found']['dets']))
     write_report(run, result, s, plots)
     return result
 
 # %% ../nbs/20_cli.ipynb #begin
 def begin(
     args:argparse.Namespace # parsed by `train_parser`
-)->tuple: # settings, run folder, whether another process leads the run
+)->tuple: # settings, run folder, the folders that were made for it, whether another process leads the run
     "Settings and folder of a run; a process that Lightning starts for a further device takes those of the first"
-    if int(os.environ.get('LOCAL_RANK', 0)) and (led := os.environ.get('YOLOV3_RUN')): return read_settings(Path(led)), Path(led), True
+    if int(os.environ.get('LOCAL_RANK', 0)) and (led := os.environ.get('YOLOV3_RUN')): return read_settings(Path(led)), Path(led), [], True
     s = settings_from(args)
-    run = check_writable(Path(args.resume)) if args.resume else new_run(args.out, args.preset)
+    run = Path(args.resume) if args.resume else new_run(args.out, args.preset)
+    made = check_writable(run)
     os.environ['YOLOV3_RUN'] = str(run)
-    return s, run, False
+    return s, run, made, False
 
 # %% ../nbs/20_cli.ipynb #train
 @command
 def train(argv=None):
     "Train YOLOv3, measure it, and write a run folder with a report (`yolov3_train`)"
     args = train_parser().parse_args(argv)
-    start, (s, run, led) = time.time(), begin(args)
+    start, (s, run, made, led) = time.time(), begin(args)
     import pytorch_lightning as L
     L.seed_everything(s['seed'], workers=True, verbose=False)
-    try: dm = make_data(s)
-    except InputError:
-        if not any(run.iterdir()): run.rmdir()  # bad data leave no empty run behind
+    try:
+        dm = make_data(s)
+        if not (led or s['skip_bad']): refuse_bad(dm, s['progress'])
+    except BaseException:
+        remove_empty(made)  # bad data, or Ctrl-C, leave no empty run behind
         raise
     if not led: write_json(s, run/'settings.json')
     if s['lr'] == 'find':
@@ -728,10 +777,9 @@ def fetch_archive(
                     break
                 except (OSError, http.client.HTTPException) as e:  # urllib's errors are OSErrors
                     why[host] = f'{getattr(e, "reason", None) or e or type(e).__name__}'
-                    if getattr(e, 'code', 0) == 416: file.unlink(missing_ok=True)  # it holds less than we have
-                    elif 400 <= getattr(e, 'code', 0) < 500: break
+                    if 400 <= getattr(e, 'code', 0) < 500: break
                 idle, best = (0, have()) if have() > best else (idle + 1, best)
-    said = '; '.join(f'{host}: {reason}' for host, reason in why.items())
+    said = ' '.join('; '.join(f'{host}: {reason}' for host, reason in why.items()).split())
     raise InputError(f'{file.name} could not be fetched ({said}): try again later, which goes on from the {have() >> 20} MB that arrived, '
                      f'give another address with --mirror, or put the file itself at {file}.')
 
