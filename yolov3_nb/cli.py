@@ -12,7 +12,7 @@ __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS
            'begin', 'train', 'find_weights', 'evaluate_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc',
            'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables',
            'new_figure', 'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser',
-           'data', 'data_download', 'data_inspect']
+           'data', 'data_download', 'data_inspect', 'exercise_cards', 'progress_lines', 'check_exercises']
 
 # %% ../nbs/20_cli.ipynb #imports-export
 import argparse, base64, collections, datetime, hashlib, http.client, io, json, logging, math, os, platform, re, shlex, shutil
@@ -1099,3 +1099,58 @@ def data_inspect(a):
     print(f'Page: {page}', flush=True)
     if faults: raise InputError(f'There are faults, {len(faults)} in all, named above and in {page}: mend them, or leave those pictures '
                                 'out by --skip_bad.')
+
+# %% ../nbs/20_cli.ipynb #check-cards
+def exercise_cards(
+    folder:Path # of the chapters
+)->dict: # name of an exercise -> (chapter, card): '03_iou' -> ('03 Boxes', '3.1 One box against many')
+    "Chapter and title of each exercise, as its card has them; `InputError` for a notebook that cannot be read"
+    cards = {}
+    for path in sorted(Path(folder).glob('[0-9][0-9]_*.ipynb')):
+        try: cells = [(c['cell_type'], ''.join(c['source'])) for c in json.loads(path.read_text(encoding='utf-8'))['cells']]
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise InputError(f'{path} is no notebook that can be read ({type(e).__name__}: {e}): '
+                             f'restore it with `git checkout {path}`, or save it again.') from None
+        chapter = card = ''
+        for kind, text in cells:
+            title = re.search(r'^# (.+)', text) if kind == 'markdown' else None
+            if title: chapter = chapter or f'{path.name[:2]} {title[1]}'
+            head = re.search(r'^#+ (?:Exercise )?(\d+\.\d+)(?: ·)? (.+?)(?: ★.*)?$', text, re.M) if kind == 'markdown' else None
+            if head: card = f'{head[1]} {head[2]}'
+            if kind == 'code':
+                for name in re.findall(r"check\(['\"](\w+)", text): cards.setdefault(name, (chapter, card or name))
+    return cards
+
+# %% ../nbs/20_cli.ipynb #check-lines
+def progress_lines(
+    found:dict, # exercise -> (True, False or None; a sentence), from `check_all`
+    cards:dict # from `exercise_cards`
+)->list: # lines of text
+    "A student's exercises by chapter: done, not yet, or wrong and why"
+    import textwrap
+    lines, chapter, titles = [], None, {name[:2]: title for name, (title, _) in cards.items()}
+    for name, (done, said) in found.items():
+        here, card = cards.get(name, (titles.get(name[:2], name[:2]), name))
+        if here != chapter: lines += [''] * bool(lines) + [here]
+        chapter = here
+        mark, word = {True: ('✓', 'done'), False: ('✗', 'wrong'), None: ('·', 'not yet')}[done]
+        lines.append(f'  {mark} {card:<44} {word}')
+        if done is False: lines += textwrap.wrap(said, 100, initial_indent=' ' * 8, subsequent_indent=' ' * 8)
+    counts = collections.Counter(done for done, _ in found.values())
+    nxt = next((name for name, (done, _) in found.items() if not done), None)
+    lines += ['', f'{counts[True]} of {len(found)} done, {counts[False]} wrong, {counts[None]} not yet.']
+    return lines + ([f"Next: {' · '.join(cards.get(nxt, (nxt,)))}"] if nxt else ['All of them. Well done.'])
+
+# %% ../nbs/20_cli.ipynb #check-exercises
+@command
+def check_exercises(argv=None):
+    "Show which exercises are solved, and what is wrong with the current answers (`yolov3_check`)"
+    p = argparse.ArgumentParser('yolov3_check', description='Try your answers to the exercises of all chapters, without running the chapters. '
+                                'It runs the code in their exercise cells. Exit status 0, unless a notebook cannot be read.')
+    p.add_argument('dir', nargs='?', metavar='DIR', help='folder of the notebooks 01_….ipynb, 02_….ipynb (default: nbs, where there is one)')
+    folder = Path(p.parse_args(argv).dir or ('nbs' if Path('nbs').is_dir() else '.'))
+    os.environ.setdefault('MPLBACKEND', 'Agg')  # an answer may draw; no window opens
+    cards = exercise_cards(folder)
+    if not cards: raise InputError(f'{folder} holds no notebook with exercises: give the folder that holds 01_data.ipynb and the other chapters.')
+    from yolov3_nb.exercises import check_all
+    print('\n'.join(progress_lines(check_all(folder), cards)))

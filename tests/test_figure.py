@@ -1,0 +1,142 @@
+"The figure of 03 in a real browser: dragged, typed at and slid, it shows what the library computes."
+import html, json, random, re, shutil
+from pathlib import Path
+import pytest, torch
+
+from yolov3_nb.boxes import batched_nms, nms, paired_iou
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+DRIVER = shutil.which('chromedriver')
+
+webdriver = pytest.importorskip('selenium.webdriver', reason="selenium, which drives the browser, is missing: pip install -e '.[dev]'")
+if not (CHROMIUM and DRIVER): pytest.skip('Chromium or its chromedriver is missing, so the figure is not tried in a browser', allow_module_level=True)
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.interaction import POINTER_TOUCH
+from selenium.webdriver.common.actions.pointer_input import PointerInput
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+@pytest.fixture(scope='module')
+def figure():
+    "The HTML that chapter 03 keeps in its output."
+    cells = json.loads((ROOT/'nbs'/'03_boxes.ipynb').read_text(encoding='utf-8'))['cells']
+    pages = [''.join(o['data']['text/html']) for c in cells for o in c.get('outputs', []) if 'box-figure' in ''.join(o.get('data', {}).get('text/html', ''))]
+    assert len(pages) == 1
+    return pages[0]
+
+@pytest.fixture(scope='module')
+def data(figure): return json.loads(html.unescape(re.search("data-figure='(.*?)'", figure)[1]))
+
+@pytest.fixture(scope='module')
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--window-size=1000,1100'): options.add_argument(flag)
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+@pytest.fixture
+def page(browser, figure, tmp_path):
+    file = tmp_path/'figure.html'
+    file.write_text(f'<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">{figure}', encoding='utf-8')
+    browser.get(file.as_uri())
+    yield browser
+    assert browser.get_log('browser') == []  # no error, no warning, nothing fetched in vain
+
+def handle(page, box, end='body'): return page.find_element(By.CSS_SELECTOR, f'[data-box={box}][data-end={end}]')
+
+def box(page, name): return json.loads(handle(page, name).get_attribute('data-value'))
+
+def agrees(page):
+    "The three numbers that are shown, and those under them to the last digit, are the library's for these two boxes."
+    pair = [torch.tensor(box(page, n), dtype=torch.float64) for n in 'ab']
+    for kind in ('iou', 'giou', 'ciou'):
+        out, want = page.find_element(By.CSS_SELECTOR, f'[data-kind={kind}]'), paired_iou(*pair, kind).item()
+        assert abs(float(out.get_attribute('data-value')) - want) < 1e-12, (kind, pair)
+        assert out.text == f'{want:.3f}'.replace('-', '−') or abs(abs(want * 1000 % 1) - .5) < 1e-9
+    return tuple(map(tuple, (box(page, 'a'), box(page, 'b'))))
+
+def test_values_while_dragging(page, data):
+    random.seed(0)
+    seen, (w, h) = {agrees(page)}, data['size']
+    scale = page.find_element(By.CSS_SELECTOR, '.pair svg').rect['width'] / w
+    for _ in range(12):
+        name, end = random.choice('ab'), random.choice(('body', 'first', 'last'))
+        grip = handle(page, name, end)
+        x, y = (grip.rect[k] + grip.rect[side] / 2 for k, side in (('x', 'width'), ('y', 'height')))
+        dx, dy = random.randint(5, round(w * scale)) - x, random.randint(5, round(h * scale)) - y  # to anywhere on the picture
+        ActionChains(page, duration=0).click_and_hold(grip).move_by_offset(round(dx), round(dy)).release().perform()
+        seen.add(agrees(page))
+        for x1, y1, x2, y2 in (box(page, 'a'), box(page, 'b')): assert 0 <= x1 <= x2 - 4 and x2 <= w and 0 <= y1 <= y2 - 4 and y2 <= h
+    assert len(seen) > 8 and len({b[0] for b in seen}) > 2 and len({b[1] for b in seen}) > 2
+
+def test_examples(page):
+    seen = []
+    for button in page.find_elements(By.CSS_SELECTOR, '.presets button'):
+        button.click()
+        seen.append(paired_iou(*(torch.tensor(b).double() for b in agrees(page))).item())
+    assert len(seen) == 5 and 0. in seen and 1. in seen
+
+def test_keyboard(page):
+    before = box(page, 'a')
+    grip = handle(page, 'a')
+    grip.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_UP)
+    ActionChains(page).key_down(Keys.SHIFT).send_keys(Keys.ARROW_DOWN).key_up(Keys.SHIFT).perform()
+    assert box(page, 'a') == [before[0] - 2, before[1] + 9, before[2] - 2, before[3] + 9]
+    handle(page, 'a', 'last').send_keys(Keys.ARROW_RIGHT)
+    assert box(page, 'a') == [before[0] - 2, before[1] + 9, before[2] - 1, before[3] + 9]
+    agrees(page)
+    assert f'left {before[0] - 2:.0f}, top {before[1] + 9:.0f}' in grip.get_attribute('aria-valuetext') and 'truth' in grip.get_attribute('aria-label')
+    grip.send_keys('')
+    order = []
+    for _ in range(6):
+        order.append(page.switch_to.active_element.get_attribute('data-box'))
+        ActionChains(page).send_keys(Keys.TAB).perform()
+    assert sorted(order, key=str) == list('aaabbb')
+
+def test_touch(page, data):
+    before, spot = box(page, 'b'), handle(page, 'b', 'last').rect
+    scale = page.find_element(By.CSS_SELECTOR, '.pair svg').rect['width'] / data['size'][0]
+    x, y = int(spot['x'] + spot['width'] / 2), int(spot['y'] + spot['height'] / 2)
+    actions = ActionBuilder(page, mouse=PointerInput(POINTER_TOUCH, 'finger'))
+    actions.pointer_action.move_to_location(x, y).pointer_down().move_to_location(x + 40, y + 30).pointer_up()
+    actions.perform()
+    after = box(page, 'b')
+    assert after[:2] == before[:2] and abs(after[2] - before[2] - 40 / scale) <= 1 and abs(after[3] - before[3] - 30 / scale) <= 1
+    agrees(page)
+
+def kept(page): return json.loads(page.find_element(By.CSS_SELECTOR, '.kept').get_attribute('data-keep'))
+
+def test_nms_over_the_thresholds(page, data):
+    boxes, scores, labels = torch.tensor(data['boxes']), torch.tensor(data['scores']), torch.tensor(data['labels'])
+    slider, each = (page.find_element(By.CSS_SELECTOR, f'.nms input[type={kind}]') for kind in ('range', 'checkbox'))
+    slider.send_keys(Keys.HOME)
+    counts = []
+    for n in range(0, 101, 5):
+        threshold = float(slider.get_attribute('value'))
+        assert abs(threshold - n / 100) < 1e-9 and page.find_element(By.CSS_SELECTOR, '.threshold').text == f'{threshold:.2f}'
+        assert kept(page) == batched_nms(boxes, scores, labels, threshold).tolist()
+        each.click()
+        assert kept(page) == nms(boxes, scores, threshold).tolist()
+        each.click()
+        counts.append(len(kept(page)))
+        slider.send_keys(Keys.ARROW_RIGHT * 5)
+    assert counts[0] < 10 and counts[-1] == len(boxes)
+
+def test_the_rounds_end_where_nms_ends(page, data):
+    want, play = kept(page), page.find_element(By.CSS_SELECTOR, '.nms button')
+    play.click()
+    assert kept(page) == want[:1] and play.text == 'Stop'
+    play.click()
+    assert kept(page) == want and play.text != 'Stop'
+
+def test_on_a_phone(page):
+    page.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=360, height=700, deviceScaleFactor=2, mobile=True))
+    assert page.execute_script('return document.documentElement.scrollWidth') == 360
+    dots = page.find_elements(By.CSS_SELECTOR, '.corner')
+    assert all(min(d.rect['width'], d.rect['height']) >= 24 for d in dots)  # a thumb's width, by WCAG 2.5.8
+    page.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
