@@ -9,10 +9,11 @@ __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS
            'new_run', 'check_writable', 'fit', 'versions_used', 'commit_used', 'device_name', 'record', 'write_json',
            'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table', 'read_curves',
            'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet', 'write_report', 'command', 'finish',
-           'begin', 'train', 'find_weights', 'evaluate_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc',
-           'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables',
-           'new_figure', 'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser',
-           'data', 'data_download', 'data_inspect', 'exercise_cards', 'progress_lines', 'check_exercises']
+           'begin', 'train', 'find_weights', 'eval_parser', 'check_eval', 'error_lines', 'evaluate_weights', 'fetch',
+           'md5_of', 'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc',
+           'devkit_sets', 'inspect_devkit', 'page_tables', 'new_figure', 'count_figures', 'place_figures',
+           'picture_figures', 'write_page', 'check_page', 'data_parser', 'data', 'data_download', 'data_inspect',
+           'exercise_cards', 'progress_lines', 'check_exercises']
 
 # %% ../nbs/20_cli.ipynb #imports-export
 import argparse, base64, collections, datetime, hashlib, http.client, io, json, logging, math, os, platform, re, shlex, shutil
@@ -338,7 +339,7 @@ def device_name(
 def record(
     name:str, # of the result
     command:list, # argv
-    model, # the `YOLOv3` measured
+    model, # the `YOLOv3` measured; None for detections out of a file
     data:dict, # names and sizes: train, test, n_train, n_test
     metrics:dict, # figures
     minutes:float, # it took
@@ -347,10 +348,10 @@ def record(
 )->dict: # what a file in results/ holds
     "One measured run: what was run, on what, and what came out"
     from yolov3_nb.model import count_parameters
-    device = next(model.parameters()).device
+    device = next(model.parameters()).device if model else 'cpu'
     return dict(name=name, command=shlex.join([Path(command[0]).name, *command[1:]]), seed=seed, commit=commit_used(),
                 date=datetime.date.today().isoformat(), versions=versions_used(), device=device_name(device), minutes=round(minutes, 2), data=data,
-                model=dict(width=model.width, image_size=model.image_size, parameters=count_parameters(model)), metrics=metrics, **more)
+                model=model and dict(width=model.width, image_size=model.image_size, parameters=count_parameters(model)), metrics=metrics, **more)
 
 # %% ../nbs/20_cli.ipynb #write_json
 def write_json(
@@ -398,7 +399,8 @@ def headline(
 )->dict: # the `metrics` of a results file
     "The figures of a results file: those of the last split measured, and both losses"
     last = figures.get('test') or figures.get('val') or figures['train']
-    keep = ('class_acc', 'noobj_acc', 'obj_acc', 'map50', 'map50_11pt', 'map_coco', 'map50_001', 'map50_11pt_001', 'map_coco_001')
+    keep = ('class_acc', 'noobj_acc', 'obj_acc', 'map50', 'map50_11pt', 'map_coco', 'map_small', 'map_medium', 'map_large',
+            'map50_001', 'map50_11pt_001', 'map_coco_001')
     return {k: last[k] for k in keep if k in last} | dict(
         train_loss=figures['train']['loss'] if 'train' in figures else None, test_loss=figures['test']['loss'] if 'test' in figures else None,
         ap50=last['ap50'], by_threshold=last['by_threshold'])
@@ -629,35 +631,84 @@ def find_weights(
     if found is None and '/' not in name: raise InputError(f'There are no weights {name!r}: give a weights folder, a Hub id such as user/name, or toy inside a clone of the project.')
     return str(found or name)
 
+# %% ../nbs/20_cli.ipynb #eval_parser
+def eval_parser()->argparse.ArgumentParser:
+    "The flags of `yolov3_eval`"
+    p = argparse.ArgumentParser('yolov3_eval', description='Measure weights, or detections from a file, on the pictures of a VOC devkit.')
+    add = lambda flag, text, default=None, kind=str, **kw: p.add_argument(flag, default=default, type=kind, metavar=kind.__name__.upper(),
+        help=text + ('' if default is None else f' (default: {default})'), **kw)
+    add('--weights', 'weights folder, Hub id, or toy', 'toy')
+    add('--detections', "judge these instead of weights: COCO's results (.json), a folder of VOC's comp4_det_SPLIT_CLASS.txt, or one of them")
+    add('--save_detections', 'folder for the detections found, in both forms')
+    add('--data', 'folder that holds VOCdevkit; ToyVOC, made when missing, unless given')
+    add('--split', 'YEAR_SPLIT, several with commas', '2007_test')
+    add('--classes', "with --detections: class names, with commas, or a file with one a line; the 20 of VOC unless given")
+    add('--score', 'AP proper counts boxes above it', .001, float)
+    add('--compare_at', 'the comparable figures, and all others, count boxes above it', .05, float)
+    add('--nms', 'of two boxes of one class that overlap more the better stays', .45, float)
+    add('--max_detections', 'boxes kept a picture, after NMS', 100, int)
+    add('--size', "side of the input in pixels; the model's own unless given", kind=int)
+    add('--batch', 'pictures at a time', 32, int)
+    add('--workers', 'processes that read pictures', 0, int)
+    add('--precision', '32-true or bf16-mixed', '32-true')
+    add('--device', 'cpu, cuda, …; a GPU where there is one unless given')
+    p.add_argument('--skip_bad', action='store_true', help='leave out, and name, pictures that cannot be used')
+    add('--results', 'also write the figures to results/NAME.json')
+    return p
+
+# %% ../nbs/20_cli.ipynb #check_eval
+def check_eval(a): # the parsed flags of `yolov3_eval`
+    "One sentence about flags that cannot be meant, before anything is read"
+    for name in ('score', 'compare_at', 'nms'):
+        if not 0 <= getattr(a, name) <= 1: raise InputError(f'--{name} {getattr(a, name)} is no share: give a number from 0 to 1.')
+    if a.max_detections < 1: raise InputError(f'--max_detections {a.max_detections} keeps nothing: give 1 or more.')
+    if a.detections and a.save_detections: raise InputError('--save_detections goes with weights; those of --detections are in a file already.')
+    if a.detections and not Path(a.detections).exists():
+        raise InputError(f'There are no detections at {a.detections}: give a JSON file, a folder of comp4_det_SPLIT_CLASS.txt, or one such file.')
+
+# %% ../nbs/20_cli.ipynb #error_lines
+def error_lines(
+    report:dict # from `diagnose`
+)->list: # lines of text
+    "What the errors cost, AP by size, and what a score is worth"
+    tide, sizes = report['tide'], {k: report[f'map_{k}'] for k in ('small', 'medium', 'large')}
+    lines = [f"{'errors':<12}{'count':>9}{'mAP regained':>15}", *(f'{k:<12}{n:>9,}{tide["gain"][k]:>15.3f}' for k, n in tide['count'].items())]
+    ece = f"{report['reliability']['ece']:.3f}" if report['reliability'] else '–, as scores go beyond 1'
+    return [*lines, 'COCO AP by size: ' + ', '.join(f'{k} {show_value("map", v)}' for k, v in sizes.items()) + f'; calibration error {ece}']
+
 # %% ../nbs/20_cli.ipynb #evaluate
 @command
 def evaluate_weights(argv=None):
-    "Every figure of given weights on a data set (`yolov3_eval`)"
-    p = argparse.ArgumentParser('yolov3_eval', description='Measure weights on the pictures of a VOC devkit: accuracies, AP, loss.')
-    p.add_argument('--weights', default='toy', metavar='W', help="weights folder, Hub id, or 'toy' (default: toy)")
-    p.add_argument('--data', metavar='DIR', help='folder that holds VOCdevkit; ToyVOC, made when missing, unless given')
-    p.add_argument('--split', default='2007_test', metavar='SETS', help='YEAR_SPLIT, several with commas (default: 2007_test)')
-    p.add_argument('--size', type=int, metavar='INT', help="side of the input in pixels (default: the model's own)")
-    p.add_argument('--batch', type=int, default=32, metavar='INT', help='pictures at a time (default: 32)')
-    p.add_argument('--workers', type=int, default=0, metavar='INT', help='processes that read pictures (default: 0)')
-    p.add_argument('--precision', default='32-true', metavar='STR', help='32-true or bf16-mixed (default: 32-true)')
-    p.add_argument('--device', metavar='STR', help='cpu, cuda, … (default: a GPU where there is one)')
-    p.add_argument('--skip_bad', action='store_true', help='leave out, and name, pictures that cannot be used')
-    p.add_argument('--results', metavar='NAME', help='also write the figures to results/NAME.json')
-    a, start = p.parse_args(argv), time.time()
+    "Every figure of given weights, or of given detections, on a data set (`yolov3_eval`)"
+    a, start = eval_parser().parse_args(argv), time.time()
+    check_eval(a)
     import torch
-    from yolov3_nb.evaluation import evaluate
+    from yolov3_nb.errors import diagnose, read_detections, write_detections
+    from yolov3_nb.evaluation import evaluate, flatten
     from yolov3_nb.model import YOLOv3
-    model = YOLOv3.from_pretrained(find_weights(a.weights)).eval()
-    sets = read_sets(a.split)
-    ds = VOCDataset(a.data or make_toyvoc(), sets, model.class_names)
+    model, sets = None if a.detections else YOLOv3.from_pretrained(find_weights(a.weights)).eval(), read_sets(a.split)
+    ds = VOCDataset(a.data or make_toyvoc(), sets, model.class_names if model else read_classes(a.classes))
     if a.skip_bad: ds = without_bad(ds)
-    figures = evaluate(model, ds, a.size, a.batch, a.workers, a.device or ('cuda' if torch.cuda.is_available() else 'cpu'), a.precision)
+    truth = [ds.annotation(i) for i in range(len(ds))]
+    if model:
+        device = a.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        figures, found = evaluate(model, ds, a.size, a.batch, a.workers, device, a.precision, a.score, a.compare_at, a.nms, a.max_detections,
+                                  return_predictions=True)
+        dets = found['dets']
+    else:
+        figures = dict.fromkeys(('class_acc', 'noobj_acc', 'obj_acc', 'loss', 'by_threshold'))   # a file has no cells
+        dets = read_detections(a.detections, ds.ids, ds.classes)
+    report = diagnose(dets, gts := flatten(truth), ds.classes, a.score, a.compare_at)
+    if a.save_detections: write_detections(a.save_detections, dets, ds.ids, ds.classes, sets[0][1], (gts, [t['size'] for t in truth]))
     data = dict(train=None, test=data_name(ds, sets), n_train=None, n_test=len(ds))
     argv = ['yolov3_eval', *(sys.argv[1:] if argv is None else argv)]
-    result = record(a.results or Path(a.weights).name, argv, model, data, headline({'test': figures}), (time.time() - start) / 60)
+    result = record(a.results or Path(a.detections or a.weights).name, argv, model, data, headline({'test': {**figures, **report}}),
+                    (time.time() - start) / 60, errors={k: report[k] for k in ('n_detections', 'tide', 'confusion', 'reliability')})
     if a.results: write_json(result, Path('results')/f'{a.results}.json')
-    print_table({'asked for (VOC)': ASKED, 'original (VOC)': ORIGINAL, f"{result['name']} on {data['test']}": result['metrics']})
+    m, what = result['metrics'], f"{result['name']} on {data['test']}"
+    every = {k.removesuffix('_001'): v for k, v in m.items() if k.endswith('_001')}
+    print_table({'asked for (VOC)': ASKED, 'original (VOC)': ORIGINAL, what: m, **({f'every box above {a.score}': every} if every else {})})
+    print('', *error_lines(report), sep='\n')
 
 # %% ../nbs/20_cli.ipynb #VOC_ARCHIVES
 VOC_ARCHIVES = {  # year: file, md5, bytes and splits of each archive
@@ -1106,7 +1157,7 @@ def exercise_cards(
 )->dict: # name of an exercise -> (chapter, card): '03_iou' -> ('03 Boxes', '3.1 One box against many')
     "Chapter and title of each exercise, as its card has them; `InputError` for a notebook that cannot be read"
     cards = {}
-    for path in sorted(Path(folder).glob('[0-9][0-9]_*.ipynb')):
+    for path in sorted(Path(folder).glob('[0-9][0-9]*_*.ipynb')):
         try: cells = [(c['cell_type'], ''.join(c['source'])) for c in json.loads(path.read_text(encoding='utf-8'))['cells']]
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise InputError(f'{path} is no notebook that can be read ({type(e).__name__}: {e}): '
@@ -1114,8 +1165,8 @@ def exercise_cards(
         chapter = card = ''
         for kind, text in cells:
             title = re.search(r'^# (.+)', text) if kind == 'markdown' else None
-            if title: chapter = chapter or f'{path.name[:2]} {title[1]}'
-            head = re.search(r'^#+ (?:Exercise )?(\d+\.\d+)(?: ·)? (.+?)(?: ★.*)?$', text, re.M) if kind == 'markdown' else None
+            if title: chapter = chapter or f"{path.name.split('_')[0]} {title[1]}"
+            head = re.search(r'^#+ (?:Exercise )?(\d+[a-z]?\.\d+)(?: ·)? (.+?)(?: ★.*)?$', text, re.M) if kind == 'markdown' else None
             if head: card = f'{head[1]} {head[2]}'
             if kind == 'code':
                 for name in re.findall(r"check\(['\"](\w+)", text): cards.setdefault(name, (chapter, card or name))
@@ -1128,9 +1179,10 @@ def progress_lines(
 )->list: # lines of text
     "A student's exercises by chapter: done, not yet, or wrong and why"
     import textwrap
-    lines, chapter, titles = [], None, {name[:2]: title for name, (title, _) in cards.items()}
+    lines, chapter, titles = [], None, {name.split('_')[0]: title for name, (title, _) in cards.items()}
     for name, (done, said) in found.items():
-        here, card = cards.get(name, (titles.get(name[:2], name[:2]), name))
+        number = name.split('_')[0]
+        here, card = cards.get(name, (titles.get(number, number), name))
         if here != chapter: lines += [''] * bool(lines) + [here]
         chapter = here
         mark, word = {True: ('✓', 'done'), False: ('✗', 'wrong'), None: ('·', 'not yet')}[done]

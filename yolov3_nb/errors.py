@@ -35,9 +35,9 @@ def write_detections(
     truth:tuple=None, # ground truths, and (height, width) of each picture: written as COCO's annotation file, too
 ) -> list: # the files written
     "Write detections as the VOC devkit's `comp4_det_SPLIT_CLASS.txt`, and as COCO's results, `coco_results.json`."
-    columns = [dets[k].cpu() for k in ('image', 'labels', 'boxes', 'scores')]
-    image, labels, boxes, scores = ((x.double() if x.is_floating_point() else x).tolist() for x in columns)
-    rows = [(ids[i], c, b, float(f'{s:.9g}')) for i, c, b, s in zip(image, labels, boxes, scores)]
+    image, labels, boxes = (dets[k].cpu().double().tolist() for k in ('image', 'labels', 'boxes'))
+    scores = dets['scores'].cpu().numpy().astype(str)          # the shortest that come back as they were
+    rows = [(ids[int(i)], int(c), b, float(s)) for i, c, b, s in zip(image, labels, boxes, scores)]
     texts = {f'comp4_det_{split}_{name}.txt': [] for name in class_names}
     files = list(texts.values())
     for id, c, (x1, y1, x2, y2), s in rows: files[c].append(f'{id} {s} {x1 + 1} {y1 + 1} {x2} {y2}\n')
