@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS', 'TEMPLATE', 'VOC_ARCHIVES', 'VOC_MIRRORS',
-           'PAGE', 'rate', 'train_parser', 'settings_from', 'read_settings', 'read_sets', 'read_classes',
-           'choose_precision', 'make_data', 'choose_anchors', 'make_module', 'find_rate', 'quieten', 'make_trainer',
-           'new_run', 'check_writable', 'fit', 'versions_used', 'commit_used', 'device_name', 'record', 'write_json',
-           'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table', 'read_curves',
-           'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet', 'write_report', 'command', 'finish',
-           'begin', 'train', 'find_weights', 'evaluate_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc',
-           'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables',
-           'new_figure', 'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser',
-           'data', 'data_download', 'data_inspect']
+           'PAGE', 'rate', 'duration', 'seconds', 'train_parser', 'settings_from', 'read_settings', 'read_sets',
+           'read_classes', 'choose_precision', 'make_data', 'choose_anchors', 'make_module', 'find_rate', 'quieten',
+           'keep_memory', 'make_trainer', 'new_run', 'check_writable', 'fit', 'versions_used', 'commit_used',
+           'device_name', 'record', 'write_json', 'data_name', 'measure', 'headline', 'show_value', 'figures_table',
+           'print_table', 'read_curves', 'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet',
+           'write_report', 'command', 'finish', 'begin', 'train', 'find_weights', 'evaluate_weights', 'fetch', 'md5_of',
+           'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets',
+           'inspect_devkit', 'page_tables', 'new_figure', 'count_figures', 'place_figures', 'picture_figures',
+           'write_page', 'check_page', 'data_parser', 'data', 'data_download', 'data_inspect']
 
 # %% ../nbs/20_cli.ipynb #imports-export
-import argparse, base64, collections, datetime, hashlib, http.client, io, json, logging, math, os, platform, re, shlex, shutil
+import argparse, base64, collections, datetime, errno, hashlib, http.client, io, json, logging, math, os, platform, re, shlex, shutil
 import subprocess, sys, tarfile, time, urllib.parse, urllib.request, warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,6 +52,16 @@ def rate(
     "What `--lr` takes"
     return text if text == 'find' else float(text)
 
+# %% ../nbs/20_cli.ipynb #duration
+def duration(
+    text:str # DD:HH:MM:SS
+)->str: # the same
+    "What `--max_time` takes"
+    if re.fullmatch(r'\d+:\d+:\d+:\d+', text): return text
+    raise argparse.ArgumentTypeError(f'{text!r} is no time: write DD:HH:MM:SS, such as 00:01:30:00 for an hour and a half.')
+
+def seconds(text): return sum(int(n) * unit for n, unit in zip(text.split(':'), (86400, 3600, 60, 1))) if text else math.inf
+
 # %% ../nbs/20_cli.ipynb #FLAGS
 FLAGS = {
     'data': dict(
@@ -87,7 +97,7 @@ FLAGS = {
         precision=(str, '32-true, bf16-mixed, 16-mixed; auto: bf16 where the processor computes in it'),
         accumulate=(int, 'batches a step of the optimiser'),
         compile=(bool, 'let PyTorch compile the network; for GPUs'),
-        max_time=(str, 'stop after DD:HH:MM:SS, with a checkpoint to go on from'),
+        max_time=(duration, 'stop after DD:HH:MM:SS, with a checkpoint to go on from; a resumed run has it anew'),
         progress=(bool, 'show progress bars'),
         half=(bool, 'save the weights in 16 bits, and measure those'),
         val_every=(int, 'epochs between validations'),
@@ -244,6 +254,15 @@ def quieten():
     logging.getLogger('pytorch_lightning').setLevel(logging.WARNING)
     for module in ('pytorch_lightning', 'lightning_fabric'): warnings.filterwarnings('ignore', module=module)
 
+# %% ../nbs/20_cli.ipynb #keep_memory
+def keep_memory():
+    "Let glibc keep the memory that one step frees for the next one; elsewhere nothing happens"
+    import ctypes
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return
+    mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: blocks of up to 32 MB, the most that it allows, come from the heap
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
+
 # %% ../nbs/20_cli.ipynb #make_trainer
 def make_trainer(
     s:dict, # settings
@@ -252,18 +271,19 @@ def make_trainer(
     "The trainer of a run: logs, checkpoints, averages and bars"
     import pytorch_lightning as L
     quieten()
+    keep_memory()
     from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
     from yolov3_nb.evaluation import MAPCallback
-    from yolov3_nb.training import EMA, EpochLog, Pictures, checkpoints
+    from yolov3_nb.training import EMA, EpochLog, Interruptible, Pictures, checkpoints
     callbacks = [EpochLog(s['train_every']), Pictures(run/'pictures', s['pictures_every']), LearningRateMonitor('step')]
     callbacks += [TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 50)] * s['progress']
     callbacks += [MAPCallback(s['map_every'])] * bool(s['map_every'] and s['val'])
     callbacks += [EMA(s['ema'], every=4)] * bool(s['ema'])
-    callbacks += checkpoints(run, val=bool(s['val']))
+    callbacks += [*checkpoints(run, val=bool(s['val'])), Interruptible(run, seconds(s['max_time']))]
     loggers = [CSVLogger(run, name='', version=''), TensorBoardLogger(run, name='tensorboard', version='')]
     return L.Trainer(max_epochs=s['epochs'], devices=s['devices'], strategy=s['strategy'], accelerator=s['accelerator'], precision=choose_precision(s['precision']),
-                     gradient_clip_val=s['clip'], accumulate_grad_batches=s['accumulate'], max_time=s['max_time'], callbacks=callbacks,
+                     gradient_clip_val=s['clip'], accumulate_grad_batches=s['accumulate'], callbacks=callbacks,
                      logger=loggers, num_sanity_val_steps=0, check_val_every_n_epoch=min(s['val_every'], s['epochs']), log_every_n_steps=10,
                      use_distributed_sampler=False, enable_model_summary=False, enable_progress_bar=s['progress'], default_root_dir=run)
 
@@ -285,7 +305,7 @@ def check_writable(run, needed=2**28):
         (run/'.probe').unlink()
     except OSError as e: raise InputError(f'The run folder {run} cannot be written ({e.strerror}): give another with --out.') from None
     free = shutil.disk_usage(run).free
-    if free < needed: raise InputError(f'Only {free >> 20} MB are free where {run} is, and a run needs {needed >> 20}: make room, or give another --out.')
+    if free < needed: raise InputError(f'Only {free >> 20} MB are free where {run} is, and a run needs {int(needed) >> 20}: make room, or give another --out.')
     return run
 
 # %% ../nbs/20_cli.ipynb #fit
@@ -296,16 +316,22 @@ def fit(
     run:Path, # run folder
     resume:bool=False # start from the checkpoint in it
 )->bool: # whether all epochs were done
-    "Train; an interrupted run is saved and says how to go on"
+    "Train; an interrupted run is saved and says how to go on; `InputError` where the disk is full"
+    from yolov3_nb.training import whole_epoch
     last, how = run/'last.ckpt', f'Go on with: yolov3_train --resume {run}'
-    if resume and not last.exists(): print(f'No epoch of {run} was finished: it starts again from its settings.', flush=True)
+    if resume and not last.exists(): print(f'No checkpoint of {run} was written: it starts again from its settings.', flush=True)
     if trainer.is_global_zero and (run/'metrics.csv').exists(): (run/'metrics.csv').rename(run/f"metrics_{len(list(run.glob('metrics_*.csv'))):03d}.csv")
     try: trainer.fit(module, datamodule=dm, ckpt_path=last if resume and last.exists() else None)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-        print(f'\nStopped in epoch {trainer.current_epoch}. {how}', file=sys.stderr)
+        print(f'\nStopped at once, in epoch {trainer.current_epoch}. {how}', file=sys.stderr)
         return False
-    if trainer.current_epoch < trainer.max_epochs: print(f'\nOut of time in epoch {trainer.current_epoch}. {how}', file=sys.stderr)
-    return trainer.current_epoch >= trainer.max_epochs
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
+        raise InputError(f'{run} takes no more ({e.strerror}): make room. The last checkpoint is whole. {how}') from None
+    whole = whole_epoch(trainer)
+    if done := whole and trainer.current_epoch >= trainer.max_epochs: return True
+    print(f'\nStopped in epoch {trainer.current_epoch - (not whole)}, at step {trainer.global_step}. {how}', file=sys.stderr)
+    return done
 
 # %% ../nbs/20_cli.ipynb #versions_used
 def versions_used()->dict: # package name -> version
@@ -559,10 +585,11 @@ def finish(
     results:str=None # also write results/NAME.json
 )->dict: # what `record` gave
     "Evaluate, and write weights, figures, pictures and report into the run folder"
+    import torch
     from yolov3_nb.training import accuracy_lines
     from yolov3_nb.model import YOLOv3
     module.model.eval().save_pretrained(run/'weights', half=s['half'])
-    model = YOLOv3.from_pretrained(run/'weights').eval().to(module.device) if s['half'] else module.model  # what is measured is what is saved
+    model = YOLOv3.from_pretrained(run/'weights').eval().to(module.device, memory_format=torch.channels_last) if s['half'] else module.model  # what is measured is what is saved
     measured = measure(model, dm, s['progress'])
     figures, names = measured['figures'], {k: read_sets(s[k]) for k in ('train', 'val', 'test')}
     if 'test' in figures: print('\n'.join(accuracy_lines('TEST', figures['test'])))
@@ -609,7 +636,9 @@ def train(argv=None):
         s['lr'] = find_rate(s, dm, run)
         write_json(s, run/'settings.json')
         L.seed_everything(s['seed'], workers=True, verbose=False)  # as if the rate had been given
-    module, trainer = make_module(s, dm), make_trainer(s, run)
+    module = make_module(s, dm)
+    check_writable(run, needed=48 * sum(p.numel() for p in module.parameters()) + 2**26)  # three checkpoints of weights, averages, two moments
+    trainer = make_trainer(s, run)
     if not led: print(f"{len(dm.train_ds)} pictures, {s['epochs']} epochs, width {s['width']}, {s['size']} pixels, seed {s['seed']} → {run}", flush=True)
     done = fit(trainer, module, dm, run, resume=bool(args.resume))
     if not trainer.is_global_zero or not done: sys.exit(0 if done else 1)
@@ -648,7 +677,7 @@ def evaluate_weights(argv=None):
     import torch
     from yolov3_nb.evaluation import evaluate
     from yolov3_nb.model import YOLOv3
-    model = YOLOv3.from_pretrained(find_weights(a.weights)).eval()
+    model = YOLOv3.from_pretrained(find_weights(a.weights)).eval().to(memory_format=torch.channels_last)  # as training had it
     sets = read_sets(a.split)
     ds = VOCDataset(a.data or make_toyvoc(), sets, model.class_names)
     if a.skip_bad: ds = without_bad(ds)
