@@ -1,5 +1,5 @@
 "The site builds without Quarto, and its check sees what is wrong with a page."
-import importlib.util, subprocess, sys
+import functools, http.server, importlib.util, json, subprocess, sys, threading, urllib.error, urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
@@ -46,6 +46,7 @@ def test_a_good_site_has_no_problem(site): assert site() == []
     ('<p>see [boxes](boxes.html)</p>', 'a link shows'),
     ('<p>| --- | --- |</p>', 'a table shows'),
     ('<p><em>equal </em>ratios*, alike.*</p>', 'emphasis shows'),
+    ('<p id="a"></p><p id="a"></p>', 'the id a stands 2 times'),
     ('<pre>/home/student/.cache/toyvoc</pre>', 'a path of the machine')])
 def test_the_check_sees(site, bad, said):
     problems = site(index=INDEX + bad)
@@ -56,3 +57,29 @@ def test_code_may_hold_what_prose_may_not(site):
 
 def test_a_page_that_the_sidebar_lacks(site):
     assert site(index='<p>no links</p>') == ['nbs/03_boxes.ipynb: is not in the sidebar (_quarto.yml)', 'nbs/index.ipynb: is not in the sidebar (_quarto.yml)']
+
+def test_links_that_no_page_shows(site, tmp_path):
+    (tmp_path/'nbs'/'03_boxes.ipynb').write_text(json.dumps({'cells': [{'cell_type': 'markdown', 'source': ['[a](index.ipynb), [b](boxes.ipynb)']}]}))
+    (tmp_path/'README.md').write_text('[a](lib.py#L1), [b](nbs/4.ipynb), [c](https://example.org)')
+    (tmp_path/'_docs'/'search.json').write_text(json.dumps([{'href': 'boxes.html#nms'}, {'href': 'boxes.html#iou'}]))
+    assert site() == ['nbs/03_boxes.ipynb: boxes.ipynb is no notebook beside it', 'README.md: nbs/4.ipynb leads nowhere',
+                      'search.json: boxes.html#iou has no such anchor']
+
+def test_links_in_html_lead_to_pages(tool):
+    module = tool('site')
+    change = lambda m: m[1] + str(module.unnumbered(Path(m[2])).with_suffix('.html'))
+    shown = json.dumps('<a href="03_boxes.ipynb">a</a><a href="https://u.org/04_x.ipynb">b</a><a href="solutions/03_boxes.ipynb#x">c</a>')
+    assert json.loads(module.RAW_LINK.sub(change, shown)) == (
+        '<a href="boxes.html">a</a><a href="https://u.org/04_x.ipynb">b</a><a href="solutions/boxes.html#x">c</a>')
+
+def test_what_is_not_there_has_a_page_of_its_own(tool, tmp_path):
+    module = tool('site')
+    for name in ('index', '404'): (tmp_path/f'{name}.html').write_text(f'this is {name}')
+    module.Handler.base = '/r'
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(module.Handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        get = lambda path: urllib.request.urlopen(f'http://127.0.0.1:{server.server_port}{path}').read().decode()
+        assert get('/r/index.html') == get('/index.html') == get('/r/') == 'this is index'
+        with pytest.raises(urllib.error.HTTPError) as e: get('/r/deep/er.html')
+        assert e.value.code == 404 and e.value.read().decode() == 'this is 404'
+        server.shutdown()

@@ -31,7 +31,7 @@ def cell_text(cell):
 
 def readme(nb):
     text = '\n\n'.join(filter(None, (cell_text(c).strip() for c in nb['cells'])))
-    text = re.sub(r'(\]\()(?![a-z]+:)([^)\s]*\.ipynb)', r'\1nbs/\2', text)
+    text = re.sub(r'(\]\()(?![a-z]+:)([^)\s]*\.(?:ipynb|jpg))', r'\1nbs/\2', text)
     return NOTE + text.replace(blob_url(), '') + '\n'
 
 def main(check):

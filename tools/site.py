@@ -2,8 +2,9 @@
 
 Where Quarto is installed, `nbdev_docs` builds the same site; this needs nothing but the packages of `[dev]`. nbdev processes the
 notebooks into _proc/, smalldocs renders them, and then every page is read again: each notebook is a page and stands in the sidebar,
-links and anchors hold, and no raw markup or path of the building machine shows. `--check` only reads the pages that are there."""
-import argparse, functools, http.server, importlib.util, os, re, shutil, subprocess, sys, tempfile
+links and anchors hold, no id stands twice, no raw markup or path of the building machine shows, the search finds pages that exist, and
+the notebooks' own links lead to notebooks. `--check` only reads the pages that are there."""
+import argparse, collections, functools, http.server, importlib.util, json, os, re, shutil, subprocess, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERED = re.compile(r'^\d+[a-zA-Z0-9]*_')
 LINK = re.compile(r'(\]\()(?![a-z]+:)([^)\s]*\.ipynb)')  # a Markdown link to a notebook beside this one
+RAW_LINK = re.compile(r'(href=\\?")(?![a-z]+:)([^"\\#]*\.ipynb)')  # and one in the HTML that a cell has shown, as it stands in JSON
 MARKUP = {'a directive': re.compile(r'^\s*#\| ?\w', re.M), 'a shortcode': re.compile(r'\{\{<'), 'a fenced div': re.compile(r'^\s*:::', re.M),
           'a heading': re.compile(r'^#{1,6} \w', re.M), 'a link': re.compile(r'\]\(\S+\)'), 'emphasis': re.compile(r'(?<![\w*])\*{1,2}\w|\w[.,;:]?\*{1,2}(?![\w*])'),
           'a table': re.compile(r'\|\s*:?---'), 'a code fence': re.compile(r'```')}
@@ -54,6 +56,7 @@ def stage(cfg, proc, dest):
             shutil.copy(proc/rel, dest/rel)
             continue
         text = LINK.sub(unlink, (proc/rel).read_text(encoding='utf-8'))
+        text = RAW_LINK.sub(lambda m: m[1] + str(unnumbered(Path(m[2])).with_suffix('.html')), text)
         text = text.replace(site_url(cfg), '../' * (len(rel.parts) - 1))
         text = re.sub(r'output-file: [^\\"]*(\\n)?', '', text)  # a key that only Quarto reads
         (dest/unnumbered(rel)).parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +85,9 @@ def build():
         shutil.rmtree(cfg.doc_path, ignore_errors=True)
         shutil.move(out, cfg.doc_path)
     unlink_undocumented(cfg)
+    lost = cfg.doc_path/'404.html'
+    if lost.is_file():  # it is shown at any depth, so its links start from the site's address
+        lost.write_text(re.sub(r'((?:href|src)=")(?:\./)?(?![a-z]+:|/|#)', rf'\g<1>{cfg.doc_baseurl}/', lost.read_text(encoding='utf-8')), encoding='utf-8')
     return done.returncode
 
 def unlink_undocumented(cfg):
@@ -98,13 +104,14 @@ class Page(HTMLParser):
     "What the checks need of one page: its anchors, its links, its text, and its code apart from its text."
     def __init__(self, path):
         super().__init__(convert_charrefs=True)
-        self.ids, self.links, self.text, self.code, self.inside = set(), [], [], [], []
+        self.ids, self.links, self.text, self.code, self.inside, self.counts = set(), [], [], [], [], collections.Counter()
         self.feed(path.read_text(encoding='utf-8'))
         self.close()
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.ids.update(attrs[k] for k in ('id', 'name') if attrs.get(k))
+        self.counts.update([attrs['id']] if attrs.get('id') else [])
         self.links += [attrs[k] for k in ('href', 'src') if attrs.get(k) and (tag, k) != ('base', 'href')]
         if tag in ('pre', 'code', 'script', 'style'):
             self.inside.append(tag)
@@ -146,6 +153,28 @@ def broken(url, page, pages, cfg):
 def read_pages(cfg):
     return {f.relative_to(cfg.doc_path).as_posix(): Page(f) for f in sorted(cfg.doc_path.rglob('*.html')) if 'site_libs' not in f.parts}
 
+def notebook_links(cfg):
+    "Links of the notebooks themselves, as JupyterLab follows them: each must lead to a file beside them."
+    for nb in notebooks(cfg):
+        text = (cfg.nbs_path/nb).read_text(encoding='utf-8')
+        if not text.strip() or 'cells' not in (cells := json.loads(text)): continue
+        prose = '\n'.join(''.join(c['source']) for c in cells['cells'] if c['cell_type'] == 'markdown')
+        for url in dict.fromkeys(m[2] for m in LINK.finditer(prose)):
+            if not (cfg.nbs_path/nb).parent.joinpath(unquote(url)).is_file(): yield f'nbs/{nb}: {url} is no notebook beside it'
+
+def file_links(cfg):
+    "Links of the README and its like, as a clone shows them."
+    for name in ('README.md', 'CONTRIBUTING.md'):
+        text = re.sub(r'```.*?```', '', (ROOT/name).read_text(encoding='utf-8'), flags=re.S) if (ROOT/name).is_file() else ''
+        for url in dict.fromkeys(re.findall(r'\]\(([^)\s]+)\)', text)):
+            if not re.match(r'[a-z]+:|#', url) and not (ROOT/unquote(url.partition('#')[0])).exists(): yield f'{name}: {url} leads nowhere'
+
+def search_entries(cfg, pages):
+    "What the search of the site leads to: each entry must be a page, and an anchor on it."
+    file = cfg.doc_path/'search.json'
+    for entry in json.loads(file.read_text(encoding='utf-8')) if file.is_file() else ():
+        if why := broken(entry['href'], 'index.html', pages, cfg): yield f'search.json: {why}'
+
 def check():
     "Everything that is wrong with the pages in _docs/, one line each."
     cfg = config()
@@ -164,12 +193,32 @@ def check():
             text = shown if what == 'a directive' else prose
             if m := pattern.search(text): problems.append(f'{name}: {what} shows as raw markup: {text[max(0, m.start() - 30):m.end() + 30]!r}')
         if m := HOME_PATH.search(shown): problems.append(f'{name}: shows a path of the machine that ran it: {m[0]}')
-    return problems
+        problems += [f'{name}: the id {i} stands {n} times' for i, n in page.counts.items() if n > 1]
+    return [*problems, *notebook_links(cfg), *file_links(cfg), *search_entries(cfg, pages)]
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    "Serves _docs/ as GitHub Pages does: under the site's path, with its own page for what is not there."
+    base = ''
+
+    def translate_path(self, path): return super().translate_path(path[len(self.base):] if path.startswith(f'{self.base}/') else path)
+
+    def send_error(self, code, message=None, explain=None):
+        lost = Path(self.directory)/'404.html'
+        if code != 404 or not lost.is_file(): return super().send_error(code, message, explain)
+        page = lost.read_bytes()
+        self.send_response(404)
+        self.send_header('Content-Type', 'text/html; charset=utf-8')
+        self.send_header('Content-Length', str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *args): pass
 
 def serve(port):
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(config().doc_path))
-    with http.server.ThreadingHTTPServer(('127.0.0.1', port), handler) as server:
-        print(f'The site: http://127.0.0.1:{server.server_port} (Ctrl-C ends it)')
+    cfg = config()
+    Handler.base = cfg.doc_baseurl
+    with http.server.ThreadingHTTPServer(('127.0.0.1', port), functools.partial(Handler, directory=str(cfg.doc_path))) as server:
+        print(f'The site: http://127.0.0.1:{server.server_port}{cfg.doc_baseurl}/ (Ctrl-C ends it)', flush=True)
         try: server.serve_forever()
         except KeyboardInterrupt: pass
 

@@ -672,6 +672,87 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
 
+# %% ../nbs/19_exercises.ipynb #names
+def _free_names(names, fold=True, given=True, first=2, rename_first=False):
+    "Names that do not collide, in the order of the wanted ones."
+    taken, asked, out = set(), {}, []
+    key = str.lower if fold else str
+    for name in names:
+        n, new = 1, name
+        if not given:
+            asked[key(name)] = n = asked.get(key(name), 0) + 1
+            if n > 1: new = f'{name}-{n + first - 2}'
+        elif rename_first and sum(key(x) == key(name) for x in names) > 1: n, new = 2, f'{name}-1'
+        while given and key(new) in taken:
+            n += 1
+            new = f'{name}-{n + first - 2 - rename_first}'
+        taken.add(key(new))
+        out.append(new)
+    return out
+
+EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n in (
+    'dog cat', 'dog dog dog', 'dog Dog DOG', 'a a a-2', 'a-2 a a', 'b-2 b B b-3 b')], mistakes={
+    'Dog and dog are one name on many disks: compare names in small letters.': dict(fold=False),
+    'A name that you have given out may be wanted later, or the other way round: look whether a name is taken, not how often it was asked for.': dict(given=False),
+    'The second of a name gets -2.': dict(first=1),
+    'The first of a name stays as it is.': dict(rename_first=True)})
+
+# %% ../nbs/19_exercises.ipynb #header
+def _darknet_header(data, wide=None, order='little', start=12, at=None):
+    "What the first bytes of a weights file say."
+    number = lambda i, n: int.from_bytes(data[i:i + n], order)
+    major, minor = number(0, 4), number(4, 4)
+    n = wide or (8 if 10*major + minor >= 2 else 4)
+    return major, minor, number(start, n), at if at else start + n
+
+EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [(b''.join(n.to_bytes(4, 'little') for n in v),) for v in (
+    (0, 1, 0, 7, 9), (0, 2, 5, 32013312, 0), (0, 2, 0, 0, 1), (1, 0, 3, 5, 6))], mistakes={
+    'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
+    'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
+    'The numbers are stored with their little end first.': dict(order='big'),
+    'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
+    'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
+
+# %% ../nbs/19_exercises.ipynb #batches
+def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True, alone=True):
+    "Batches that keep both limits, in the order of the pictures."
+    out, part, total = [], [], 0
+    for i, size in enumerate(sizes):
+        if not alone and size > pixels: continue
+        full = by_number and len(part) == most or by_pixels and total + (size if early else 0) > pixels
+        if part and full: out, part, total = out + [part], [], 0
+        part, total = part + [i], total + size
+    return out + [part] if part and last else out
+
+EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
+    ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9), ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    'The last batch is still open when the loop ends: give it too.': dict(last=False),
+    'Ask before you add: with this picture the batch would have too many pixels.': dict(early=False),
+    'A batch has at most `most` pictures.': dict(by_number=False),
+    'A batch has at most `pixels` pixels, unless it is one picture alone.': dict(by_pixels=False),
+    'A picture that is too large for any batch gets one of its own: it must not get lost.': dict(alone=False)})
+
+# %% ../nbs/19_exercises.ipynb #int8
+def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
+    "A kernel in 8 bits, with one scale a channel that leaves."
+    w = weight.transpose(0, axis)
+    size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
+    scale = size/top
+    if guard: scale = scale.where(size != 0, torch.ones_like(scale))
+    q = w/scale.view(-1, 1, 1, 1)
+    q = (q.round() if nearest else q.trunc()).clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    return q, 1/scale if inverse else scale
+
+EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
+    (torch.tensor([[[[127.]], [[-63.6]]], [[[2.54]], [[-5.08]]]]),), (torch.tensor([[[[1., 2]]], [[[0., 0]]]]),),
+    (torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))*torch.logspace(-2, 1, 8).view(-1, 1, 1, 1),)], mistakes={
+    'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
+    'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
+    'Round to the nearest whole number; cutting off costs half a step on average.': dict(nearest=False),
+    'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take 1 there.': dict(guard=False),
+    'The largest weight without its sign: a channel may have its largest below zero.': dict(signed=True),
+    'The scale is what int8 is multiplied by to get the weight back; yours is its inverse.': dict(inverse=True)}, most=40)
+
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1, first=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
@@ -800,6 +881,91 @@ EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
     'Compare the mean score of a bin with its share of hits; you compare detection by detection.': dict(gap='each'),
     'A bin that says too much does not make up for one that says too little: take the absolute value of each gap.': dict(size=False),
     'These are bins of equal width. Here each bin has equally many detections.': dict(width=True)})
+
+# %% ../nbs/19_exercises.ipynb #layer
+def _layer_map(a, g, weigh='cell', cut='gradient', end=True, scaled=True, safe=True):
+    "LayerCAM of one picture, largest heat 1."
+    g = g if weigh == 'cell' else g.mean((1, 2), keepdim=True) if weigh == 'mean' else torch.ones_like(g)
+    g = {'gradient': g.clamp(min=0), 'product': g, 'abs': g.abs(), 'no': g}[cut]
+    heat = (g * a).clamp(min=0).sum(0) if cut == 'product' else (g * a).sum(0)
+    if end: heat = heat.clamp(min=0)
+    return heat / heat.max().clamp(min=1e-7 if safe else 0) if scaled else heat
+
+EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
+    (torch.tensor([[[1., 2]], [[3, 1]]]), torch.tensor([[[2., 0]], [[-1, 1]]])), (torch.tensor([[[-2., 1]], [[1, 4]]]), torch.tensor([[[-1., 1]], [[-2, .5]]])),
+    (torch.tensor([[[-1., 2]]]), torch.tensor([[[3., 1]]])), (torch.tensor([[[1., 2]]]), torch.tensor([[[-1., -2]]])),
+    *((torch.randn(2, 3, 4, generator=(g := torch.Generator().manual_seed(n))), torch.randn(2, 3, 4, generator=g)) for n in (0, 1))], mistakes={
+    'One weight a channel, the mean of its gradient: that is Grad-CAM. LayerCAM weighs each cell by its own gradient.': dict(weigh='mean', cut='no'),
+    'The gradient is cut at zero *before* it meets the channel; where it is negative, the cell adds nothing.': dict(cut='no'),
+    'You cut the product. Cut the gradient: where both are negative the product is positive, and speaks for nothing.': dict(cut='product'),
+    'A negative gradient is not made positive, it is set to zero.': dict(cut='abs'),
+    'The sum over the channels is cut at zero, too: channels have negative values.': dict(end=False),
+    'Divide by the largest heat, so that the hottest cell is 1.': dict(scaled=False),
+    'Nothing may be hot at all: then the largest heat is 0, and dividing by it gives nan. Divide by no less than 1e-7.': dict(safe=False)})
+
+# %% ../nbs/19_exercises.ipynb #why
+def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True, likeliest=False, early=False):
+    "What was wrong, at the places that should have found an object."
+    if first: raw, iou = raw[:1], iou[:1]
+    obj, probs = raw[:, 4:5].sigmoid(), raw[:, 5:].softmax(1)
+    if squash == 'no': obj, probs = raw[:, 4:5], raw[:, 5:]
+    if squash == 'sigmoid': probs = raw[:, 5:].sigmoid()
+    scores = {'score': obj * probs, 'objectness': obj.expand_as(probs), 'class': probs}[level]
+    mine, good, other = scores[:, label] > t, iou >= .5, (probs.argmax(1) != label if likeliest else (scores > t).any(1)).any()
+    if early and (scores.argmax(1) != label)[scores.amax(1) > t].any(): return 'class'
+    if (mine & good).any() if same else mine.any() and good.any(): return 'silenced'
+    return 'box' if mine.any() else 'class' if other else 'objectness'
+
+def _places(*rows): return torch.cat([torch.zeros(3, 4), torch.tensor(rows)], 1)   # raw predictions (3, 5 + C)
+
+EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
+    (_places([-2., 2, 0], [-4, 3, 0], [-5, 3, 0]), torch.tensor([.7, .6, .1]), 0, .25), (_places([2., 3, 0], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.3, .8, .9]), 0, .25),
+    (_places([2., 0, 3], [-4, 0, 2], [-5, 0, 0]), torch.tensor([.7, .6, .1]), 0, .25), (_places([.5, .1, -2], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.8, .2, .1]), 0, .25),
+    (_places([-3., 0, 1], [2, 3, 0], [3, 0, 2]), torch.tensor([.1, .2, .6]), 0, .4), (_places([-4., 0, 3], [-3, 2, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 0, .4),
+    (_places([0., 0, .2], [-3, 1, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 1, .4), (_places([-5., 2, 0], [3, 3, 0], [-5, 1, 0]), torch.tensor([.1, .7, .2]), 0, .4)], mistakes={
+    'These are logits: objectness goes through a sigmoid, the classes through a softmax.': dict(squash='no'),
+    'The classes of this network go through a softmax, not each through a sigmoid.': dict(squash='sigmoid'),
+    'A score is objectness *times* the probability of the class; you look at the objectness alone.': dict(level='objectness'),
+    'A score is *objectness* times the probability of the class; in an empty cell the probability alone means nothing.': dict(level='class'),
+    'Ask all three places: the one with the best shape need not be the one that answers.': dict(first=True),
+    'Score and overlap must be good at the *same* place.': dict(same=False),
+    'The likeliest class may be wrong where nothing is seen at all: `class` needs another class with a *score* above t.': dict(likeliest=True),
+    'Ask for the right class first: if one place scores above t for it, the class is not what was wrong.': dict(early=True)})
+
+# %% ../nbs/19_exercises.ipynb #cover
+class _Net:
+    "A stand-in for a network: a function of pictures (B, C, H, W) with a name."
+    def __init__(self, says, f): self.says, self.f = says, f
+    def __call__(self, xb): return self.f(xb)
+    def __repr__(self): return self.says
+    def __deepcopy__(self, memo): return self
+
+def _occlusion(score, x, patch, by='mean', anew=True, shows='fall', cut=True, turned=False):
+    "How far the score falls when a patch is covered with the picture's mean colour."
+    rows, cols, out, covered = x.shape[1] // patch, x.shape[2] // patch, torch.zeros(x.shape[1] // patch, x.shape[2] // patch), x.clone()
+    for r, c in itertools.product(range(rows), range(cols)):
+        if anew: covered = x.clone()
+        part = covered[:, r*patch:(r + 1)*patch, c*patch:(c + 1)*patch]
+        part[:] = {'mean': x.mean((1, 2), keepdim=True), 'black': 0., 'grey': x.mean(), 'own': part.mean((1, 2), keepdim=True)}[by]
+        now, full = score(covered[None])[0], score(x[None])[0]
+        out[r, c] = {'fall': full - now, 'rise': now - full, 'left': now, 'share': (full - now) / full}[shows]
+    out = out.clamp(min=0) if cut else out
+    return out.T if turned else out
+
+EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
+    (_Net('the upper left pixel', lambda xb: xb[:, 0, 0, 0]), torch.tensor([[[6., 1, 0], [1, 2, 2]]]), 1),
+    (_Net('lower right pixel less upper left one', lambda xb: xb[:, 0, -1, -1] - xb[:, 0, 0, 0]), torch.tensor([[[4., 0, 0, 2], [0, 0, 1, 9]]]), 2),
+    (_Net('the sum of the first channel', lambda xb: xb[:, 0].sum((1, 2))), torch.tensor([[[1., 5], [2, 0]], [[4., 2], [0, 8]]]), 1),
+    *((_Net('the largest sum of a column', lambda xb: xb.sum((1, 2)).amax(1)), torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(n)) * 9, 2) for n in (0, 1))], mistakes={
+    'Begin each time with the whole picture: your patches stay covered.': dict(anew=False),
+    'Black is a colour, too, and a network may like it: cover with the mean of the picture.': dict(by='black'),
+    'One mean for each channel: the mean *colour* of the picture.': dict(by='grey'),
+    'You smear each patch with its own mean, so its colour stays: take the mean of the whole picture.': dict(by='own'),
+    'That is the score which is left. The map shows how far it *falls*: high where the patch was needed.': dict(shows='left'),
+    'The sign is turned: the score of the whole picture comes first.': dict(shows='rise'),
+    'The fall itself is asked, not its share of the score.': dict(shows='share'),
+    'Where the score rises, the patch spoke against it: cut the map at zero.': dict(cut=False),
+    'The map lies on its side: rows go down, and come first.': dict(turned=True)})
 
 # %% ../nbs/19_exercises.ipynb #check-all
 def _exercise_cells(path):
