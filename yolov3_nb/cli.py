@@ -743,7 +743,7 @@ def check_eval(a): # the parsed flags of `yolov3_eval`
     for name in ('score', 'compare_at', 'nms'):
         if not 0 <= getattr(a, name) <= 1: raise InputError(f'--{name} {getattr(a, name)} is no share: give a number from 0 to 1.')
     if a.max_detections < 1: raise InputError(f'--max_detections {a.max_detections} keeps nothing: give 1 or more.')
-    if a.detections and a.save_detections: raise InputError('--save_detections goes with weights; those of --detections are in a file already.')
+    if a.detections and a.save_detections: raise InputError('--save_detections goes with weights: those of --detections are in a file.')
     if a.detections and not Path(a.detections).exists():
         raise InputError(f'There are no detections at {a.detections}: give a JSON file, a folder of comp4_det_SPLIT_CLASS.txt, or one such file.')
 
@@ -753,8 +753,9 @@ def error_lines(
 )->list: # lines of text
     "What the errors cost, AP by size, and what a score is worth"
     tide, sizes = report['tide'], {k: report[f'map_{k}'] for k in ('small', 'medium', 'large')}
-    lines = [f"{'errors':<12}{'count':>9}{'mAP regained':>15}", *(f'{k:<12}{n:>9,}{tide["gain"][k]:>15.3f}' for k, n in tide['count'].items())]
-    ece = f"{report['reliability']['ece']:.3f}" if report['reliability'] else '–, as scores go beyond 1'
+    lines = [f"{'errors':<12}{'count':>9}{'mAP regained':>15}"]
+    lines += [f"{k:<12}{n:>9,}{show_value('map', tide['gain'][k]):>15}" for k, n in tide['count'].items()]
+    ece = show_value('map', report['reliability']['ece']) if report['reliability'] else '–, as scores go beyond 1'
     return [*lines, 'COCO AP by size: ' + ', '.join(f'{k} {show_value("map", v)}' for k, v in sizes.items()) + f'; calibration error {ece}']
 
 # %% ../nbs/20_cli.ipynb #evaluate
