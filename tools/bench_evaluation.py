@@ -1,4 +1,4 @@
-"""Time every figure for the 4,952 test pictures of VOC 2007: `python tools/bench_evaluation.py [--boxes 100] [--threads 2] [--results NAME]`.
+"""Time every figure for the 4,952 test pictures of VOC 2007: `python tools/bench_evaluation.py [--boxes 100] [--threads 1] [--results NAME]`.
 
 The objects are VOC's own where the environment variable YOLOV3_VOC names the folder that holds VOCdevkit, else about as many are drawn by lot.
 The detections are made up, from one seed: boxes near the objects, off by little or much, a tenth of them of another class, and noise up to
@@ -45,7 +45,7 @@ def detections(gts, n, boxes, seed=0):
              'scores': (.05 + .95*U(len(i)).sqrt(), .05 + .5*U(m)**3)}
     return {k: torch.cat(v) for k, v in parts.items()}
 
-def measure(n=4952, boxes=100, threads=2):
+def measure(n=4952, boxes=100, threads=1):
     "Seconds of each figure, and the megabytes above those before there were detections."
     import torch
     from yolov3_nb.errors import confusion_matrix, diagnose, reliability, tide
@@ -74,7 +74,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--pictures', type=int, default=4952)
     p.add_argument('--boxes', type=int, default=100, help='detections a picture')
-    p.add_argument('--threads', type=int, default=2)
+    p.add_argument('--threads', type=int, default=1, help='of PyTorch; more gain little here')
     p.add_argument('--results', metavar='NAME', help='also write results/NAME.json')
     a = p.parse_args()
     found = measure(a.pictures, a.boxes, a.threads)

@@ -250,10 +250,12 @@ def diagnose(
 ) -> dict: # APs at `compare_at` and, with suffix `_001`, at `score_threshold`; `tide`, `confusion`, `reliability`: numbers and lists
     "All figures of a list of detections: AP by VOC's and COCO's rules, errors and their price, confusions, calibration."
     above = lambda t: {k: dets[k][dets['scores'] > t] for k in ('image', 'boxes', 'labels', 'scores')}
-    sure, C = above(compare_at), len(class_names)
-    low = ap_metrics(above(score_threshold), gts, class_names) if score_threshold < compare_at else {}
-    errors, said = tide(sure, gts, C), lambda v: [None if x != x else x for x in v.tolist()]
-    known = not len(sure['scores']) or sure['scores'].max() <= 1        # scores of others need not be probabilities
-    trust = {k: v if k == 'ece' else said(v) for k, v in reliability(sure, gts).items()} if known else None
-    return {**ap_metrics(sure, gts, class_names), **{f'{k}_001': v for k, v in low.items()}, 'n_detections': len(sure['scores']),
-            'tide': {k: errors[k] for k in ('count', 'gain')}, 'confusion': confusion_matrix(sure, gts, C).tolist(), 'reliability': trust}
+    sure, every, clean = above(compare_at), above(score_threshold), lambda v: None if v != v else v
+    aps = ap_metrics(sure, gts, class_names)
+    low = aps if len(every['scores']) == len(sure['scores']) else ap_metrics(every, gts, class_names)
+    errors, trust = tide(sure, gts, len(class_names)), None
+    if not (sure['scores'] > 1).any():                                   # scores of others need not be probabilities
+        trust = {k: clean(v) if k == 'ece' else list(map(clean, v.tolist())) for k, v in reliability(sure, gts).items()}
+    return {**aps, **{f'{k}_001': v for k, v in low.items() if score_threshold < compare_at}, 'n_detections': len(sure['scores']),
+            'reliability': trust, 'tide': {'count': errors['count'], 'gain': {k: clean(v) for k, v in errors['gain'].items()}},
+            'confusion': confusion_matrix(sure, gts, len(class_names)).tolist()}
