@@ -1,11 +1,11 @@
 "Broken data sets: each ends in one sentence, goes on without the bad picture where asked, and never in a wrong box."
-import contextlib, decimal, io, os, random, shutil, signal, struct, warnings, zlib
+import contextlib, decimal, io, json, os, random, re, shutil, signal, struct, warnings, zlib
 from pathlib import Path
 from xml.dom import minidom
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from yolov3_nb import cli
 from yolov3_nb.augment import DetectionDataset, collate, test_transform as plain_transform
 from yolov3_nb.data import VOCDataset, InputError, find_devkit, find_faults, read_annotation, read_image, without_bad
@@ -80,6 +80,7 @@ def png_that_claims(w, h):
 def jpeg(w, h): return lambda xml, jpg: Image.new('RGB', (w, h)).save(jpg)
 def pipe(path): path.unlink(), os.mkfifo(path)
 def folder(path): path.unlink(), path.mkdir()
+def loop(path): path.unlink(), path.symlink_to(path.name)
 def huge(path): os.truncate(path, 2**25)
 
 LAUGHS = '<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]>\n<annotation>'
@@ -111,7 +112,9 @@ XML = {
     'below the picture': (('>40</ymax>', '>42</ymax>'), 'outside its picture'),
     'left of the picture': (('<xmin>1<', '<xmin>-1<'), 'outside its picture'),
     'above the picture': (('<ymin>1<', '<ymin>-1<'), 'outside its picture'),
-    'beside the picture': (('<xmin>1<', '<xmin>61.5<'), 'without area|outside its picture'),
+    'in the pixel beside the picture': (lambda text: text.replace('<xmin>1<', '<xmin>61.5<', 1).replace('>30<', '>61<', 1), 'outside its picture'),
+    'in the pixel below the picture': (lambda text: text.replace('<ymin>1<', '<ymin>41.5<', 1).replace('>40</ymax>', '>41</ymax>', 1),
+                                       'outside its picture'),
     'turned round': (('>30<', '>0<'), 'without area'),
     'flat': (('<ymax>40<', '<ymax>0<'), 'without area'),
     'a flag': (('<difficult>1<', '<difficult>maybe<'), "'maybe' where <difficult>"),
@@ -125,10 +128,12 @@ FILES = {
     'no annotation': (lambda xml, jpg: xml.unlink(), 'The annotation .*2.xml does not exist'),
     'annotation a folder': (lambda xml, jpg: folder(xml), 'no file'),
     'annotation a pipe': (lambda xml, jpg: pipe(xml), 'no file'),
+    'annotation a loop': (lambda xml, jpg: loop(xml), 'The annotation .*2.xml cannot be reached'),
     'annotation of 32 MB': (lambda xml, jpg: huge(xml), 'more than 16 MB'),
     'no picture': (lambda xml, jpg: jpg.unlink(), 'The picture .*2.jpg does not exist'),
     'picture a folder': (lambda xml, jpg: folder(jpg), 'no file'),
     'picture a pipe': (lambda xml, jpg: pipe(jpg), 'no file'),
+    'picture a loop': (lambda xml, jpg: loop(jpg), 'The picture .*2.jpg cannot be reached'),
     'picture cut': (lambda xml, jpg: os.truncate(jpg, jpg.stat().st_size // 2), 'not a whole'),
     'picture of no bytes': (lambda xml, jpg: jpg.write_bytes(b''), 'not a whole'),
     'picture a page': (lambda xml, jpg: jpg.write_text('<html>' * 99), 'not a whole'),
@@ -162,6 +167,30 @@ def test_a_bad_picture_is_one_sentence(root, name, capsys):
         assert rest.ids == ['1', '3'] and [s[1]['image_id'] for s in rest] == ['1', '3'] and len(ds) == 3
     said = capsys.readouterr().err
     assert said.startswith('Left out 2: ') and is_sentence(said.strip()) and str(e.value) in said
+
+@pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P'])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    im = Image.new(mode, (6, 4), {'RGBA': (0, 0, 0, 0), 'LA': (0, 0), 'P': 0}[mode])
+    im.save(tmp_path/'a.png', **({'transparency': 0} if mode == 'P' else {}))
+    assert (read_image(tmp_path/'a.png') == 255).all()
+
+def test_broken_exif_turns_nothing(tmp_path, monkeypatch):
+    def stumble(im): raise SyntaxError('not a TIFF file')  # as some releases of Pillow do
+    monkeypatch.setattr(ImageOps, 'exif_transpose', stumble)
+    Image.new('RGB', (6, 4)).save(tmp_path/'a.png')
+    assert read_image(tmp_path/'a.png').shape == (4, 6, 3)
+
+def test_a_box_one_pixel_outside_is_cut(root):
+    xml = find_devkit(root)/'Annotations'/'2.xml'
+    changes = ('<xmin>1<', '<xmin>0<'), ('<ymin>1<', '<ymin>0<'), ('>30<', '>61<'), ('>40</ymax>', '>41</ymax>')
+    for old, new in changes: xml.write_text(xml.read_text().replace(old, new, 1))
+    assert read_annotation(xml)['boxes'][0].tolist() == [0, 0, 60, 40] == VOCDataset(root, [('2007', 'train')])[1][1]['boxes'][0].tolist()
+
+def test_an_annotation_that_may_not_be_read(root, monkeypatch):
+    def refuse(path): raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr(Path, 'read_bytes', refuse)
+    with pytest.raises(InputError, match='2.xml cannot be read .Permission denied') as e: VOCDataset(root, [('2007', 'train')])[1]
+    is_sentence(str(e.value))
 
 def test_all_faults_of_a_picture_are_found(root):
     base = find_devkit(root)
@@ -273,12 +302,14 @@ def test_the_sentence_comes_through_a_worker_process(root):
     with pytest.raises(InputError) as e: list(loader)
     assert is_sentence(str(e.value)).startswith(str(root))
 
-def run(*args):
-    "Exit status, stdout, stderr of `yolov3_data`."
+def command(main, *args):
+    "Exit status, stdout, stderr of a command."
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        try: cli.data([str(a) for a in args])
+        try: main([str(a) for a in args])
         except SystemExit as e: return e.code, out.getvalue(), err.getvalue()
     return 0, out.getvalue(), err.getvalue()
+
+def run(*args): return command(cli.data, *args)
 
 def test_inspect_goes_on_past_faults_and_lists_them_all(root, tmp_path):
     broken(root, 'unknown class')
@@ -347,6 +378,62 @@ def test_class_names(tmp_path):
     for text, says in ((str(tmp_path/'bytes'), 'as text'), (', ,', 'no class'), ('cat,dog,cat', "'cat' more than once")):
         with pytest.raises(InputError, match=says) as e: cli.read_classes(text)
         is_sentence(str(e.value))
+
+# The same by the commands that train and measure.
+TINY = ['--preset', 'toy', '--width', '0.0625', '--size', '32', '--epochs', '1', '--batch', '2', '--workers', '0', '--ema', '0', '--accelerator', 'cpu',
+        '--val', '2007_val', '--no-progress']
+
+def split(root, **ids):
+    for name, said in ids.items(): (find_devkit(root)/'ImageSets'/'Main'/f'{name}.txt').write_text('\n'.join(said))
+
+@pytest.mark.parametrize('where', ['nowhere', 'file', 'devkit'])
+def test_training_on_bad_data_leaves_no_folder(root, tmp_path, monkeypatch, where):
+    (tmp_path/'file').write_text('')
+    split(root, train='')
+    monkeypatch.chdir(tmp_path)
+    there = sorted(tmp_path.iterdir())
+    for out in ((), ('--out', 'a/b/c')):
+        code, _, err = command(cli.train, '--data', root if where == 'devkit' else tmp_path/where, *TINY, *out)
+        assert code == 2 and is_sentence(err.strip()) and sorted(tmp_path.iterdir()) == there
+
+@pytest.mark.parametrize('where', ['train', 'val', 'test'])
+@pytest.mark.parametrize('name', XML | FILES)
+def test_training_refuses_a_bad_picture_before_the_first_step(root, tmp_path, monkeypatch, where, name):
+    pattern = broken(root, name)
+    split(root, **{'train': '13', 'val': '4', 'test': '56', where: '21'})
+    monkeypatch.chdir(tmp_path)
+    cache = '--no-cache' if name in FILES else '--cache'
+    code, _, err = command(cli.train, '--data', root, *TINY, cache)
+    assert code == 2 and re.search(pattern, is_sentence(err.strip())) and [p.name for p in tmp_path.iterdir()] == [root.name]
+
+def test_training_says_how_many_are_bad(root, tmp_path, monkeypatch):
+    for i in '56': (find_devkit(root)/'JPEGImages'/f'{i}.jpg').write_bytes(b'no')
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(cli.train, '--data', root, *TINY)
+    assert code == 2 and '5.jpg' in err and 'and 1 more' in err and '--skip_bad' in is_sentence(err.strip())
+
+@pytest.mark.parametrize('name', XML | FILES)
+def test_skip_bad_leaves_out_just_the_bad_picture(root, name, capsys):
+    broken(root, name)
+    dm = cli.make_data(cli.settings_from(cli.train_parser().parse_args(['--data', str(root), *TINY, '--skip_bad'])))
+    assert (dm.train_ds.ids, dm.val_ds.ids, dm.test_ds.ids) == (['1', '3'], ['4'], ['5', '6']) and len(list(dm.train_dataloader())) == 1
+    assert capsys.readouterr().err.count('Left out ') == 1
+
+def test_skip_bad_trains_and_measures_without_them(root, tmp_path, monkeypatch):
+    base = find_devkit(root)
+    broken(root, 'picture cut')
+    text = (base/'Annotations'/'5.xml').read_text()
+    (base/'Annotations'/'5.xml').write_text(text.replace('dog', 'dgo'))
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(cli.train, '--data', root, *TINY, '--skip_bad', '--out', 'run')
+    assert code == 0 and [line.split(':')[0] for line in err.splitlines() if 'Left' in line] == ['Left out 2', 'Left out 5']
+    data = json.loads(Path('run/metrics.json').read_text())['data']
+    assert (data['n_train'], data['n_val'], data['n_test']) == (2, 1, 1) and Path('run/report.html').exists()
+    measure = 'run/weights', '--data', root, '--results', 'r'
+    code, _, err = command(cli.evaluate_weights, '--weights', *measure)
+    assert code == 2 and "'dgo'" in is_sentence(err.strip()) and not Path('results').exists()
+    code, _, err = command(cli.evaluate_weights, '--weights', *measure, '--skip_bad')
+    assert code == 0 and 'Left out 5: ' in err and json.loads(Path('results/r.json').read_text())['data']['n_test'] == 1
 
 # Three hundred devkits that chance has broken.
 def only(node, tag):

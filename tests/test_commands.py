@@ -13,6 +13,8 @@ def test_help(command):
     (['yolov3_train', '--size', '100'], 'multiple of 32'),
     (['yolov3_train', '--resume', 'no-such-run'], 'no run folder'),
     (['yolov3_eval', '--weights', 'no-such-weights'], 'There are no weights'),
+    (['yolov3_eval', '--detections', 'no-such-file.json'], 'There are no detections'),
+    (['yolov3_eval', '--nms', '45'], 'give a number from 0 to 1'),
     (['yolov3_data', 'inspect', 'no-such-folder'], 'No devkit found'),
     (['yolov3_check', 'no-such-folder'], 'holds no notebook with exercises')])
 def test_bad_input_is_one_sentence(args, says, tmp_path):

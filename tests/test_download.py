@@ -175,6 +175,26 @@ def test_a_server_that_refuses(tmp_path, code, asked):
         get(tmp_path, server, good)
     assert is_whole(tmp_path)
 
+def test_a_mirror_that_holds_less_than_we_have_costs_nothing(tmp_path):
+    (tmp_path/'.download').mkdir()
+    (tmp_path/'.download'/'a.tar').write_bytes(TARS['a.tar'][:5000])
+    with serving() as short, serving() as good:
+        short.files['a.tar'] = b'x' * 600
+        get(tmp_path, short, good)
+        assert len(short.asked) == 2 and good.asked[0] == ('/a.tar', 5000)  # and b.tar from the first
+    assert is_whole(tmp_path)
+
+def test_a_server_that_speaks_no_http(tmp_path):
+    def babble(handler, content, start):
+        handler.wfile.write(b'hello\r\n')
+        handler.close_connection = True
+        return True
+    with serving(babble) as server, serving() as good:
+        with pytest.raises(InputError, match='a.tar could not be fetched .*hello') as e: get(tmp_path, server)
+        assert len(server.asked) == 3 and '\n' not in str(e.value)
+        get(tmp_path, server, good)
+    assert is_whole(tmp_path)
+
 def test_no_server_at_all(tmp_path):
     with serving() as server: url = server.url
     with pytest.raises(InputError, match='a.tar could not be fetched') as e: get(tmp_path, url, 'nonsense', 'gopher://127.0.0.1')
@@ -186,13 +206,16 @@ def test_a_folder_of_this_machine_is_a_mirror(tmp_path):
     get(tmp_path/'voc', tmp_path.as_uri())
     assert is_whole(tmp_path/'voc')
 
-def test_too_little_disk(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=len(TARS['a.tar']) + len(TARS['b.tar'])))
+@pytest.mark.parametrize('times, enough', [(1, False), (2, False), (2.1, True)])
+def test_too_little_disk(tmp_path, monkeypatch, times, enough):
+    usage = shutil.disk_usage(tmp_path)  # the archives and what is in them lie there together for a while
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=int(times * (len(TARS['a.tar']) + len(TARS['b.tar'])))))
     with serving() as server:
-        with pytest.raises(InputError, match='GB are free'): get(tmp_path/'new', server)
-        assert not server.asked
-    assert not (tmp_path/'new').exists()
+        if enough: get(tmp_path/'new', server)
+        else:
+            with pytest.raises(InputError, match='GB are free'): get(tmp_path/'new', server)
+            assert not server.asked
+    assert (tmp_path/'new').exists() == enough
 
 def test_a_disk_that_fills_up(tmp_path):
     full = '/dev/full'

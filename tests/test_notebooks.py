@@ -1,5 +1,5 @@
 "The notebooks as files, and the tools that count, run and publish them."
-import ast, base64, json, subprocess, sys
+import ast, base64, json, re, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -36,6 +36,12 @@ def test_imports_stand_in_cells_of_their_own(path):
     nb = json.loads(path.read_text(encoding='utf-8'))
     sources = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
     assert [s for s in sources if mixed(s)] == []  # nbdev runs every cell with an import when it builds the site
+
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name == 'nbs' and p.name[:2] not in ('00', '19', '20')], ids=lambda p: p.name)
+def test_exercises_are_left_to_the_student(path):
+    sources = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    tasks = [s for s in sources if re.search(r"^check\('", s, re.M)]
+    assert [s for s in tasks if 'raise NotImplementedError' not in s] == []
 
 def test_counts(tmp_path, tool):
     png = {'output_type': 'display_data', 'data': {'image/png': ''}, 'metadata': {}}

@@ -4,7 +4,7 @@
 
 # %% ../nbs/02_augmentation.ipynb #imports-export
 from __future__ import annotations
-import os, random
+import os, random, signal
 os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # importing albumentations would ask the network for its newest version
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np, torch, cv2
@@ -231,5 +231,6 @@ def collate(
 def worker_init(worker_id:int # as DataLoader gives it
 ):
     "For a DataLoader's `worker_init_fn`: one thread a worker, since threads within threads only get in each other's way."
+    if torch.utils.data.get_worker_info(): signal.signal(signal.SIGINT, signal.SIG_IGN)  # what Ctrl-C means, the main process decides
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

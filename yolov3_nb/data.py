@@ -350,7 +350,8 @@ def show_boxes(
         color, ink = np.array(color) / 255, np.array(ink) / 255
         for width, edge in ((3.2, 'white'), (1.8, color)):  # pixel centres are at whole numbers, hence the half
             ax.add_patch(plt.Rectangle((x1 - .5, y1 - .5), x2 - x1, y2 - y1, fill=False, lw=width, ec=edge))
-        if text: ax.text(x1 - .5, y1 - .5, text, size=8, color=ink, va='bottom' if y1 > .06 * img.shape[0] else 'top', clip_on=True,
+        x, ha = (max(x1, 0), 'left') if x1 < .8 * img.shape[1] else (min(x2, img.shape[1]), 'right')  # the tag stays in the picture
+        if text: ax.text(x - .5, y1 - .5, text, size=8, color=ink, ha=ha, va='bottom' if y1 > .06 * img.shape[0] else 'top', clip_on=True,
                          bbox=dict(facecolor=color, edgecolor='none', pad=1.2))
     if title: ax.set_title(title, size=10)
     return ax

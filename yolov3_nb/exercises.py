@@ -672,6 +672,301 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
 
+# %% ../nbs/19_exercises.ipynb #names
+def _free_names(names, fold=True, given=True, first=2, rename_first=False):
+    "Names that do not collide, in the order of the wanted ones."
+    taken, asked, out = set(), {}, []
+    key = str.lower if fold else str
+    for name in names:
+        n, new = 1, name
+        if not given:
+            asked[key(name)] = n = asked.get(key(name), 0) + 1
+            if n > 1: new = f'{name}-{n + first - 2}'
+        elif rename_first and sum(key(x) == key(name) for x in names) > 1: n, new = 2, f'{name}-1'
+        while given and key(new) in taken:
+            n += 1
+            new = f'{name}-{n + first - 2 - rename_first}'
+        taken.add(key(new))
+        out.append(new)
+    return out
+
+EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n in (
+    'dog cat', 'dog dog dog', 'dog Dog DOG', 'a a a-2', 'a-2 a a', 'b-2 b B b-3 b')], mistakes={
+    'Dog and dog are one name on many disks: compare names in small letters.': dict(fold=False),
+    'A name that you have given out may be wanted later, or the other way round: look whether a name is taken, not how often it was asked for.': dict(given=False),
+    'The second of a name gets -2.': dict(first=1),
+    'The first of a name stays as it is.': dict(rename_first=True)})
+
+# %% ../nbs/19_exercises.ipynb #header
+def _darknet_header(data, wide=None, order='little', start=12, at=None):
+    "What the first bytes of a weights file say."
+    number = lambda i, n: int.from_bytes(data[i:i + n], order)
+    major, minor = number(0, 4), number(4, 4)
+    n = wide or (8 if 10*major + minor >= 2 else 4)
+    return major, minor, number(start, n), at if at else start + n
+
+EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [(b''.join(n.to_bytes(4, 'little') for n in v),) for v in (
+    (0, 1, 0, 7, 9), (0, 2, 5, 32013312, 0), (0, 2, 0, 0, 1), (1, 0, 3, 5, 6))], mistakes={
+    'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
+    'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
+    'The numbers are stored with their little end first.': dict(order='big'),
+    'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
+    'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
+
+# %% ../nbs/19_exercises.ipynb #batches
+def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True, alone=True):
+    "Batches that keep both limits, in the order of the pictures."
+    out, part, total = [], [], 0
+    for i, size in enumerate(sizes):
+        if not alone and size > pixels: continue
+        full = by_number and len(part) == most or by_pixels and total + (size if early else 0) > pixels
+        if part and full: out, part, total = out + [part], [], 0
+        part, total = part + [i], total + size
+    return out + [part] if part and last else out
+
+EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
+    ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9), ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    'The last batch is still open when the loop ends: give it too.': dict(last=False),
+    'Ask before you add: with this picture the batch would have too many pixels.': dict(early=False),
+    'A batch has at most `most` pictures.': dict(by_number=False),
+    'A batch has at most `pixels` pixels, unless it is one picture alone.': dict(by_pixels=False),
+    'A picture that is too large for any batch gets one of its own: it must not get lost.': dict(alone=False)})
+
+# %% ../nbs/19_exercises.ipynb #int8
+def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
+    "A kernel in 8 bits, with one scale a channel that leaves."
+    w = weight.transpose(0, axis)
+    size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
+    scale = size/top
+    if guard: scale = scale.where(size != 0, torch.ones_like(scale))
+    q = w/scale.view(-1, 1, 1, 1)
+    q = (q.round() if nearest else q.trunc()).clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    return q, 1/scale if inverse else scale
+
+EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
+    (torch.tensor([[[[127.]], [[-63.6]]], [[[2.54]], [[-5.08]]]]),), (torch.tensor([[[[1., 2]]], [[[0., 0]]]]),),
+    (torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))*torch.logspace(-2, 1, 8).view(-1, 1, 1, 1),)], mistakes={
+    'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
+    'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
+    'Round to the nearest whole number; cutting off costs half a step on average.': dict(nearest=False),
+    'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take 1 there.': dict(guard=False),
+    'The largest weight without its sign: a channel may have its largest below zero.': dict(signed=True),
+    'The scale is what int8 is multiplied by to get the weight back; yours is its inverse.': dict(inverse=True)}, most=40)
+
+# %% ../nbs/19_exercises.ipynb #verdicts
+def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1, first=False):
+    "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
+    taken, out = set(), []
+    for row in iou.tolist():
+        able = [m for m, v in enumerate(row) if not free or m not in taken]
+        best = next((m for m in able if row[m] >= threshold), None) if first else max(able, key=row.__getitem__, default=None)
+        if best is None or not (row[best] > threshold if strict else row[best] >= threshold): out.append(0)
+        elif difficult[best] and hard is not None: out.append(hard)
+        elif best in taken and once: out.append(0)
+        else: out.append(1); taken.add(best)
+    return torch.tensor(out)
+
+_lot = lambda n, m, seed: torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
+
+EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
+    (torch.tensor([[.9, 0], [.8, .1]]), torch.tensor([False, False]), .5), (torch.tensor([[.8, .1], [.7, .6]]), torch.tensor([False, False]), .5),
+    (torch.tensor([[.5, .2]]), torch.tensor([False, False]), .5), (torch.tensor([[.9, .1], [.8, .2], [.1, .7]]), torch.tensor([True, False]), .5),
+    (torch.tensor([[.6, .9], [.8, .1]]), torch.tensor([False, False]), .5), *((_lot(6, 3, s), torch.tensor([False, s % 2 == 0, False]), .6) for s in range(6))],
+    mistakes={
+    'A second detection of the same object is a duplicate, and a duplicate is false: remember which objects are taken.': dict(once=False),
+    "That is COCO's rule: the best object that is still free. VOC's detection looks at the best object, taken or not.": dict(free=True),
+    'A detection that reaches the threshold exactly is near enough: IoU >= threshold.': dict(strict=True),
+    'A detection whose object is difficult is ignored, -1; you call it false.': dict(hard=0),
+    'You forgot the difficult objects: a detection that looks at one is ignored, -1.': dict(hard=None),
+    'A detection looks at the object that it overlaps *most*, not at the first that is near enough.': dict(first=True)})
+
+# %% ../nbs/19_exercises.ipynb #area
+def _area_ap(hits, positives, envelope='right', over='positives', steps='hits'):
+    "Area under the envelope of a precision-recall curve."
+    hits = hits.tolist()
+    p = [sum(hits[:k + 1]) / (k + 1) for k in range(len(hits))]
+    if envelope: p = [max(p[k:] if envelope == 'right' else p[:k + 1]) for k in range(len(p))]
+    total = sum(v for v, h in zip(p, hits) if h or steps == 'all')
+    below = {'positives': positives, 'hits': sum(hits), 'all': len(hits)}[over]
+    return total / below if below else 0.
+
+EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
+    (torch.tensor([True, False, True]), 2), (torch.tensor([True, False, False, True, True]), 3), (torch.tensor([True, True]), 4),
+    (torch.tensor([False, True, True, False]), 2), (torch.tensor([False, False]), 3), *((_lot(30, 1, s)[:, 0] < .6, 25) for s in range(4))], mistakes={
+    'Objects that are never found count, too, with height 0: divide by `positives`, not by the number of hits.': dict(over='hits'),
+    'You divide by the number of detections. A step is 1 / positives wide.': dict(over='all'),
+    'That is the precision at each hit itself. The envelope takes the best precision there *or at any later hit*.': dict(envelope=None),
+    'Your running maximum comes from the left, the wrong end: what counts is the best precision from here on.': dict(envelope='left'),
+    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all')})
+
+# %% ../nbs/19_exercises.ipynb #threshold
+def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False):
+    "The score from which on F1 is best."
+    rows = list(zip(scores.tolist(), hits.tolist()))
+    if order: rows = sorted(rows, key=lambda r: -r[0])
+    best, at = -1., None
+    for k, (s, _) in enumerate(rows, 1):
+        shown = [h for t, h in (rows if order and not alone else rows[:k]) if t >= s or not order]
+        value = {'f1': 2 * sum(shown) / (len(shown) + positives), 'precision': sum(shown) / len(shown), 'recall': sum(shown) / positives,
+                 'product': sum(shown)**2 / len(shown) / positives}[by]
+        if value > best + 1e-12 or last and value > best - 1e-12: best, at = value, s
+    return at
+
+EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
+    (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2), (torch.tensor([.9, .8, .6, .3]), torch.tensor([True, False, True, True]), 3),
+    (torch.tensor([.2, .9, .5, .7]), torch.tensor([False, True, False, True]), 3), (torch.tensor([.9, .5, .5, .5]), torch.tensor([True, True, False, False]), 2),
+    (torch.tensor([.9, .8, .7, .6, .5]), torch.tensor([True, False, False, False, True]), 4), (torch.tensor([.8, .4]), torch.tensor([False, False]), 2), (torch.tensor([.9, .7, .6, .5]), torch.tensor([True, False, False, True]), 2),
+    *(((_lot(40, 1, s)[:, 0] * 50).round() / 50, _lot(40, 1, s + 9)[:, 0] < .4, 20) for s in range(4))], mistakes={
+    'The scores come in any order: sort them first, and the hits with them.': dict(order=False),
+    'That is where precision is best. F1 asks for recall, too.': dict(by='precision'),
+    'That is where recall is best: showing more never lowers it. F1 asks for precision, too.': dict(by='recall'),
+    'That is where precision times recall is largest: F1 divides by their sum.': dict(by='product'),
+    'Of several that are equally good the highest score is wanted.': dict(last=True),
+    'Detections of equal score are shown together: count them all before you ask.': dict(alone=True)})
+
+# %% ../nbs/19_exercises.ipynb #error-name
+def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'), swap=False, strict=False, faint=True):
+    "The type of a false detection."
+    near = lambda v, t: v > t if strict else v >= t
+    tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf), 'duplicate': near(same, tf), 'both': near(other, tb)}
+    name = next((t for t in ask if tests[t]), 'background')
+    if name == 'both' and not faint: name = 'background'
+    return {'location': 'class', 'class': 'location'}.get(name, name) if swap else name
+
+EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in (
+    (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1), (.5, 0.), (0., .5), (.05, .05), (.2, .3))], mistakes={
+    'Location and class have changed places: the right class in the wrong place is a location error.': dict(swap=True),
+    'Location is asked before class: a box that overlaps an object of its own class somewhat needs only to be moved.':
+        dict(ask=('class', 'location', 'duplicate', 'both')),
+    'Class is asked before duplicate: a box that lies well on an object of another class, too, gets the other name.':
+        dict(ask=('location', 'duplicate', 'class', 'both')),
+    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.': dict(strict=True),
+    'A box that overlaps another class by tb or more is no background: it is wrong in both ways.': dict(faint=False)})
+
+# %% ../nbs/19_exercises.ipynb #rates
+def _rates(matrix, swap=False, nowhere=True, lost=True, empty=math.nan, square=False):
+    "Precision and recall of each class, from a confusion matrix with background."
+    m, C = matrix.tolist(), len(matrix) - 1
+    said = [sum(m[r][c] for r in range(C + nowhere)) for c in range(C + square)]
+    there = [sum(m[r][c] for c in range(C + lost)) for r in range(C + square)]
+    both = [[m[c][c] / v[c] if v[c] else empty for c in range(len(v))] for v in (said, there)]
+    return torch.tensor(both[::-1] if swap else both)
+
+EXERCISES['09b_rates'] = Exercise(_rates, cases=lambda: [
+    (torch.tensor([[3, 1], [1, 0]]),), (torch.tensor([[4, 1, 3], [0, 2, 2], [4, 0, 0]]),), (torch.tensor([[2, 0, 0], [0, 0, 0], [1, 3, 0]]),),
+    (torch.tensor([[1, 2, 0, 1], [0, 5, 0, 0], [1, 0, 0, 3], [2, 1, 0, 0]]),)], mistakes={
+    'Precision and recall have changed places: precision asks a column, what was said; recall a row, what is there.': dict(swap=True),
+    'What was said where nothing is counts against precision: the last row belongs to the column sums.': dict(nowhere=False),
+    'What was not found counts against recall: the last column belongs to the row sums.': dict(lost=False),
+    'A class that was never said has no precision, and one that is never there no recall: nan, not 0.': dict(empty=0.),
+    'Background is no class: the answer has a column less than the matrix.': dict(square=True)})
+
+# %% ../nbs/19_exercises.ipynb #even-ece
+def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False):
+    "Calibration error over bins with equally many detections."
+    s, h = scores.tolist(), [float(x) for x in hits.tolist()]
+    if sort: s, h = sorted(s), [y for _, y in sorted(zip(s, h), key=lambda r: r[0])] if sort == 'both' else h
+    n = len(s) // bins
+    cut = [(s[k*n:(k + 1)*n], h[k*n:(k + 1)*n]) for k in range(bins)]
+    if width: cut = [([x for x in s if b < x * bins <= b + 1], [y for x, y in zip(s, h) if b < x * bins <= b + 1]) for b in range(bins)]
+    gaps = [(sum(x - y for x, y in zip(a, b)), len(a)) for a, b in cut if a]
+    if gap == 'each': return sum(abs(x - y) for x, y in zip(s, h)) / len(s)
+    return sum(abs(g) if size else g for g, _ in gaps) / len(s)
+
+EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
+    (torch.tensor([.2, .9, .4, .7]), torch.tensor([False, True, True, True]), 2), (torch.tensor([.9, .1, .8, .2]), torch.tensor([False, True, False, True]), 2),
+    *((_lot(20, 1, s)[:, 0]**2, _lot(20, 1, s + 5)[:, 0] < .5, 5) for s in range(4))], mistakes={
+    'Sort before you cut: a bin holds detections of like scores.': dict(sort=None),
+    'The hits must be sorted along with the scores: one order for both.': dict(sort='scores'),
+    'Compare the mean score of a bin with its share of hits; you compare detection by detection.': dict(gap='each'),
+    'A bin that says too much does not make up for one that says too little: take the absolute value of each gap.': dict(size=False),
+    'These are bins of equal width. Here each bin has equally many detections.': dict(width=True)})
+
+# %% ../nbs/19_exercises.ipynb #layer
+def _layer_map(a, g, weigh='cell', cut='gradient', end=True, scaled=True, safe=True):
+    "LayerCAM of one picture, largest heat 1."
+    g = g if weigh == 'cell' else g.mean((1, 2), keepdim=True) if weigh == 'mean' else torch.ones_like(g)
+    g = {'gradient': g.clamp(min=0), 'product': g, 'abs': g.abs(), 'no': g}[cut]
+    heat = (g * a).clamp(min=0).sum(0) if cut == 'product' else (g * a).sum(0)
+    if end: heat = heat.clamp(min=0)
+    return heat / heat.max().clamp(min=1e-7 if safe else 0) if scaled else heat
+
+EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
+    (torch.tensor([[[1., 2]], [[3, 1]]]), torch.tensor([[[2., 0]], [[-1, 1]]])), (torch.tensor([[[-2., 1]], [[1, 4]]]), torch.tensor([[[-1., 1]], [[-2, .5]]])),
+    (torch.tensor([[[-1., 2]]]), torch.tensor([[[3., 1]]])), (torch.tensor([[[1., 2]]]), torch.tensor([[[-1., -2]]])),
+    *((torch.randn(2, 3, 4, generator=(g := torch.Generator().manual_seed(n))), torch.randn(2, 3, 4, generator=g)) for n in (0, 1))], mistakes={
+    'One weight a channel, the mean of its gradient: that is Grad-CAM. LayerCAM weighs each cell by its own gradient.': dict(weigh='mean', cut='no'),
+    'The gradient is cut at zero *before* it meets the channel; where it is negative, the cell adds nothing.': dict(cut='no'),
+    'You cut the product. Cut the gradient: where both are negative the product is positive, and speaks for nothing.': dict(cut='product'),
+    'A negative gradient is not made positive, it is set to zero.': dict(cut='abs'),
+    'The sum over the channels is cut at zero, too: channels have negative values.': dict(end=False),
+    'Divide by the largest heat, so that the hottest cell is 1.': dict(scaled=False),
+    'Nothing may be hot at all: then the largest heat is 0, and dividing by it gives nan. Divide by no less than 1e-7.': dict(safe=False)})
+
+# %% ../nbs/19_exercises.ipynb #why
+def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True, likeliest=False, early=False):
+    "What was wrong, at the places that should have found an object."
+    if first: raw, iou = raw[:1], iou[:1]
+    obj, probs = raw[:, 4:5].sigmoid(), raw[:, 5:].softmax(1)
+    if squash == 'no': obj, probs = raw[:, 4:5], raw[:, 5:]
+    if squash == 'sigmoid': probs = raw[:, 5:].sigmoid()
+    scores = {'score': obj * probs, 'objectness': obj.expand_as(probs), 'class': probs}[level]
+    mine, good, other = scores[:, label] > t, iou >= .5, (probs.argmax(1) != label if likeliest else (scores > t).any(1)).any()
+    if early and (scores.argmax(1) != label)[scores.amax(1) > t].any(): return 'class'
+    if (mine & good).any() if same else mine.any() and good.any(): return 'silenced'
+    return 'box' if mine.any() else 'class' if other else 'objectness'
+
+def _places(*rows): return torch.cat([torch.zeros(3, 4), torch.tensor(rows)], 1)   # raw predictions (3, 5 + C)
+
+EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
+    (_places([-2., 2, 0], [-4, 3, 0], [-5, 3, 0]), torch.tensor([.7, .6, .1]), 0, .25), (_places([2., 3, 0], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.3, .8, .9]), 0, .25),
+    (_places([2., 0, 3], [-4, 0, 2], [-5, 0, 0]), torch.tensor([.7, .6, .1]), 0, .25), (_places([.5, .1, -2], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.8, .2, .1]), 0, .25),
+    (_places([-3., 0, 1], [2, 3, 0], [3, 0, 2]), torch.tensor([.1, .2, .6]), 0, .4), (_places([-4., 0, 3], [-3, 2, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 0, .4),
+    (_places([0., 0, .2], [-3, 1, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 1, .4), (_places([-5., 2, 0], [3, 3, 0], [-5, 1, 0]), torch.tensor([.1, .7, .2]), 0, .4)], mistakes={
+    'These are logits: objectness goes through a sigmoid, the classes through a softmax.': dict(squash='no'),
+    'The classes of this network go through a softmax, not each through a sigmoid.': dict(squash='sigmoid'),
+    'A score is objectness *times* the probability of the class; you look at the objectness alone.': dict(level='objectness'),
+    'A score is *objectness* times the probability of the class; in an empty cell the probability alone means nothing.': dict(level='class'),
+    'Ask all three places: the one with the best shape need not be the one that answers.': dict(first=True),
+    'Score and overlap must be good at the *same* place.': dict(same=False),
+    'The likeliest class may be wrong where nothing is seen at all: `class` needs another class with a *score* above t.': dict(likeliest=True),
+    'Ask for the right class first: if one place scores above t for it, the class is not what was wrong.': dict(early=True)})
+
+# %% ../nbs/19_exercises.ipynb #cover
+class _Net:
+    "A stand-in for a network: a function of pictures (B, C, H, W) with a name."
+    def __init__(self, says, f): self.says, self.f = says, f
+    def __call__(self, xb): return self.f(xb)
+    def __repr__(self): return self.says
+    def __deepcopy__(self, memo): return self
+
+def _occlusion(score, x, patch, by='mean', anew=True, shows='fall', cut=True, turned=False):
+    "How far the score falls when a patch is covered with the picture's mean colour."
+    rows, cols, out, covered = x.shape[1] // patch, x.shape[2] // patch, torch.zeros(x.shape[1] // patch, x.shape[2] // patch), x.clone()
+    for r, c in itertools.product(range(rows), range(cols)):
+        if anew: covered = x.clone()
+        part = covered[:, r*patch:(r + 1)*patch, c*patch:(c + 1)*patch]
+        part[:] = {'mean': x.mean((1, 2), keepdim=True), 'black': 0., 'grey': x.mean(), 'own': part.mean((1, 2), keepdim=True)}[by]
+        now, full = score(covered[None])[0], score(x[None])[0]
+        out[r, c] = {'fall': full - now, 'rise': now - full, 'left': now, 'share': (full - now) / full}[shows]
+    out = out.clamp(min=0) if cut else out
+    return out.T if turned else out
+
+EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
+    (_Net('the upper left pixel', lambda xb: xb[:, 0, 0, 0]), torch.tensor([[[6., 1, 0], [1, 2, 2]]]), 1),
+    (_Net('lower right pixel less upper left one', lambda xb: xb[:, 0, -1, -1] - xb[:, 0, 0, 0]), torch.tensor([[[4., 0, 0, 2], [0, 0, 1, 9]]]), 2),
+    (_Net('the sum of the first channel', lambda xb: xb[:, 0].sum((1, 2))), torch.tensor([[[1., 5], [2, 0]], [[4., 2], [0, 8]]]), 1),
+    *((_Net('the largest sum of a column', lambda xb: xb.sum((1, 2)).amax(1)), torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(n)) * 9, 2) for n in (0, 1))], mistakes={
+    'Begin each time with the whole picture: your patches stay covered.': dict(anew=False),
+    'Black is a colour, too, and a network may like it: cover with the mean of the picture.': dict(by='black'),
+    'One mean for each channel: the mean *colour* of the picture.': dict(by='grey'),
+    'You smear each patch with its own mean, so its colour stays: take the mean of the whole picture.': dict(by='own'),
+    'That is the score which is left. The map shows how far it *falls*: high where the patch was needed.': dict(shows='left'),
+    'The sign is turned: the score of the whole picture comes first.': dict(shows='rise'),
+    'The fall itself is asked, not its share of the score.': dict(shows='share'),
+    'Where the score rises, the patch spoke against it: cut the map at zero.': dict(cut=False),
+    'The map lies on its side: rows go down, and come first.': dict(turned=True)})
+
 # %% ../nbs/19_exercises.ipynb #check-all
 def _exercise_cells(path):
     "Code between the headings Exercises and Questionnaire; all of it in a notebook that has neither."
@@ -694,8 +989,8 @@ def check_all(
     def note(name, answer):
         found[name] = judge(name, answer)
         return found[name][0]
-    for path in sorted(Path(folder).glob('[0-9][0-9]_*.ipynb')):
-        names = [name for name in EXERCISES if name[:3] == path.name[:3]]
+    for path in sorted(Path(folder).glob('[0-9][0-9]*_*.ipynb')):
+        names = [name for name in EXERCISES if name.split('_')[0] == path.name.split('_')[0]]
         space = _workbench() if names else {}
         for text in _exercise_cells(path) if names else ():
             space['check'] = note

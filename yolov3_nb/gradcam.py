@@ -320,12 +320,14 @@ def draw_heat_maps(
     n:int=16, # pictures, at most
     threshold:float=.25, # only detections that score above it
     method:str='layercam', # one of `CAM_METHODS`
-)->list: # pictures (H, W, 3) uint8
+)->tuple: # N pictures (H, W, 3) uint8; and (N, 2): energy inside the box, of the map and of a blob at the predicting cell
     "The best detection of each of the first pictures that have one, its box, and what the network looked at."
-    pictures, sure = [], dets['scores'] > threshold
+    pictures, energy, sure, size = [], [], dets['scores'] > threshold, model.image_size
     for i in dets['image'][sure].unique()[:n].tolist():
-        mine = (sure & (dets['image'] == i)).nonzero()[:, 0]
-        best = mine[dets['scores'][mine].argmax()][None]
-        det, img = {k: v[best] for k, v in dets.items()}, ds[i][0]
-        pictures.append(draw_boxes(overlay(img, heat_map(model, img, det, method)), det['boxes'], det['labels'], det['scores'], ds.classes))
-    return pictures
+        best = dets['scores'].where(sure & (dets['image'] == i), -1.).argmax()[None]
+        det, img = {k: v[best].cpu() for k, v in dets.items()}, ds[i][0]
+        blob = unletterbox_map(rival_maps(det, size)['cell blob'][0], img.shape[:2], size)
+        maps = torch.stack([torch.from_numpy(heat_map(model, img, det, method)), blob])
+        energy.append(map_scores(maps, det['boxes'][0])[1])
+        pictures.append(draw_boxes(overlay(img, maps[0]), det['boxes'], det['labels'], det['scores'], ds.classes))
+    return pictures, torch.stack(energy) if energy else torch.zeros(0, 2)

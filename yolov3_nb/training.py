@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['os', 'decay_groups', 'LitYOLOv3', 'GridAccuracies', 'OriginalLoss', 'check_finite', 'EpochSampler', 'shares',
-           'VOCDataModule', 'due', 'accuracy_lines', 'EpochLog', 'Pictures', 'EMA', 'final_model', 'resize_batch',
-           'WholeEpochs', 'checkpoints']
+           'VOCDataModule', 'due', 'whole_epoch', 'accuracy_lines', 'EpochLog', 'Pictures', 'EMA', 'final_model',
+           'resize_batch', 'WholeEpochs', 'checkpoints', 'Interruptible']
 
 # %% ../nbs/08_training.ipynb #imports-export
-import copy, math
+import math, os, signal, threading, time
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytorch_lightning as L
 import torchmetrics
 from fastcore.basics import patch
 from PIL import Image
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, WeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler
@@ -126,7 +127,8 @@ def configure_optimizers(self:LitYOLOv3):
     steps = self.trainer.estimated_stepping_batches
     if not math.isfinite(steps):
         raise InputError('One-cycle needs to know how many steps there will be: give the trainer max_epochs or max_steps.')
-    optimizer = torch.optim.AdamW(decay_groups(self.model, self.hparams.weight_decay), lr=self.hparams.lr)
+    fused = self.trainer.precision == '32-true'  # Lightning clips no gradients of a fused optimiser in 16 bits
+    optimizer = torch.optim.AdamW(decay_groups(self.model, self.hparams.weight_decay), lr=self.hparams.lr, fused=fused or None)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.hparams.lr, total_steps=int(steps), pct_start=self.hparams.warmup)
     return dict(optimizer=optimizer, lr_scheduler=dict(scheduler=schedule, interval='step'))
 
@@ -152,9 +154,13 @@ def culprits(self:LitYOLOv3, batch):
 # %% ../nbs/08_training.ipynb #EpochSampler
 class EpochSampler(DistributedSampler):
     "Shuffles by (seed, epoch), shares pictures out among devices, and tells the data set which epoch it is"
+    done = 0  # pictures of this epoch that an interrupted run has had already
     def set_epoch(self, epoch):
+        if epoch != self.epoch: self.done = 0
         super().set_epoch(epoch)
         self.dataset.set_epoch(epoch)
+
+    def __iter__(self): return islice(super().__iter__(), self.done, None)
 
 # %% ../nbs/08_training.ipynb #shares
 def shares(
@@ -189,6 +195,7 @@ class VOCDataModule(L.LightningDataModule):
         super().__init__()
         self.root, self.sets, self.classes, self.image_size, self.batch_size = root, (train, val, test), classes, image_size, batch_size
         self.mosaic, self.strength, self.workers, self.seed, self.cache, self.limit, self.skip_bad = mosaic, strength, workers, seed, cache, limit, skip_bad
+        self.position = None  # of an interrupted run
 
 # %% ../nbs/08_training.ipynb #dm-setup
 @patch
@@ -217,6 +224,9 @@ def place(self:VOCDataModule): return (self.trainer.world_size, self.trainer.glo
 def train_dataloader(self:VOCDataModule):
     world, rank = self.place()
     sampler = EpochSampler(self.train_set, world, rank, shuffle=True, seed=self.seed, drop_last=True)
+    if position := self.position:  # before a worker fetches its first picture
+        sampler.set_epoch(position['epoch'])
+        sampler.done, self.position = position['batches'] * self.batch_size, None
     full = len(self.train_set) >= self.batch_size * world
     return self.loader(self.train_set, batch_size=self.batch_size, sampler=sampler, drop_last=full)
 
@@ -254,6 +264,9 @@ def due(trainer, # in an epoch
     "Whether something that happens every few epochs, and after the last one, is due in this one"
     return bool(every) and ((trainer.current_epoch + 1) % every == 0 or trainer.current_epoch + 1 == trainer.max_epochs)
 
+def whole_epoch(trainer): # an epoch that is broken off has an end, too, but not this one
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
 # %% ../nbs/08_training.ipynb #accuracy_lines
 def accuracy_lines(split:str, figures:dict)->list:
     "The accuracies of a split, in percent, in the words of the original's log"
@@ -267,12 +280,14 @@ class EpochLog(Callback):
         train_every:int=8 # epochs between accuracies on training pictures; 0: never
     ): self.train_every, self.lines, self.new = train_every, [], False
 
-    def on_train_epoch_start(self, trainer, module): module.counting = due(trainer, self.train_every)
+    def on_train_start(self, trainer, module): module.counting = due(trainer, self.train_every)  # a run that goes on starts no epoch
+    def on_train_epoch_start(self, trainer, module): self.on_train_start(trainer, module)
     def on_validation_end(self, trainer, module): self.new = not trainer.sanity_checking
     def on_test_end(self, trainer, module): self.say(trainer, accuracy_lines('TEST', self.figures(trainer, 'test')))
     def figures(self, trainer, split): return {k: trainer.callback_metrics[f'{split}_{k}'] for k in ('class_acc', 'noobj_acc', 'obj_acc')}
 
     def on_train_epoch_end(self, trainer, module):
+        if not whole_epoch(trainer): return
         m = trainer.callback_metrics
         lines = [f"EPOCH: {trainer.current_epoch}, Loss: {sum(m[k] for k in ('box', 'obj', 'noobj', 'class')):.4f}"]
         if module.counting: lines += accuracy_lines('TRAIN', module.train_accuracies.compute())
@@ -299,7 +314,7 @@ class Pictures(Callback):
     ): self.folder, self.every, self.n, self.threshold = Path(folder), every, n, threshold
 
     def on_train_epoch_end(self, trainer, module):
-        if not (trainer.is_global_zero and due(trainer, self.every)): return
+        if not (trainer.is_global_zero and whole_epoch(trainer) and due(trainer, self.every)): return
         sheet, epoch = self.sheet(final_model(trainer, module), trainer.datamodule.watched), trainer.current_epoch
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet).save(self.folder/f'epoch_{epoch:03d}.png')
@@ -362,7 +377,53 @@ class WholeEpochs(ModelCheckpoint):
         super().__init__(folder, filename=name, save_on_train_epoch_end=True, enable_version_counter=False, **kwargs)
 
     def on_train_epoch_end(self, trainer, module):
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch: super().on_train_epoch_end(trainer, module)
+        if whole_epoch(trainer): super().on_train_epoch_end(trainer, module)
 
 def checkpoints(folder, val=True): # callbacks for last.ckpt and, with validation, best.ckpt
     return [WholeEpochs(folder, 'last')] + [WholeEpochs(folder, 'best', monitor='val_loss')] * val
+
+# %% ../nbs/08_training.ipynb #dm-position
+@patch
+def state_dict(self:VOCDataModule): # where in the data training stands; Lightning writes it into each checkpoint
+    whole, done = whole_epoch(self.trainer), self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return dict(epoch=self.trainer.current_epoch + whole, batches=0 if whole else done)
+
+@patch
+def load_state_dict(self:VOCDataModule, state): self.position = state
+
+# %% ../nbs/08_training.ipynb #Interruptible
+class Interruptible(Checkpoint):
+    "Saves after a step, every few minutes and when the run has to end: Ctrl-C, a signal to terminate, no time left"
+    def __init__(self,
+        folder:str|Path, # last.ckpt goes there
+        seconds:float=math.inf, # for this run; one that goes on has them anew
+        minutes:float=10. # between checkpoints within an epoch
+    ): self.file, self.seconds, self.minutes, self.asked, self.handlers = Path(folder)/'last.ckpt', seconds, minutes, False, {}
+
+    def on_train_start(self, trainer, module):
+        self.start = self.saved = time.monotonic()
+        self.step, self.asked = trainer.global_step, False
+        if threading.current_thread() is threading.main_thread():
+            self.handlers = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(self, *_):
+        if self.asked: raise KeyboardInterrupt
+        self.asked = True
+        os.write(2, b'\nStopping after this step; ask once more to stop at once.\n')
+
+    def agreed(self, trainer, wish): return trainer.strategy.reduce_boolean_decision(bool(wish), all=False)  # on every device
+    def stop(self, trainer): return self.agreed(trainer, self.asked or time.monotonic() - self.start > self.seconds)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step: return  # gradients are being collected
+        self.step, stop = trainer.global_step, self.stop(trainer)
+        if not whole_epoch(trainer) and (stop or self.agreed(trainer, time.monotonic() - self.saved > 60 * self.minutes)):
+            trainer.save_checkpoint(self.file)
+            self.saved = time.monotonic()
+        trainer.should_stop = trainer.should_stop or stop
+
+    def on_train_epoch_end(self, trainer, module): trainer.should_stop = trainer.should_stop or self.stop(trainer)
+
+    def on_train_end(self, *_):
+        while self.handlers: signal.signal(*self.handlers.popitem())
+    on_exception = on_train_end
