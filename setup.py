@@ -17,7 +17,7 @@ setup(
     packages=find_packages(include=['yolov3_nb', 'yolov3_nb.*']), include_package_data=True, zip_safe=False,
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={'app': cfg['app_requirements'].split(), 'dev': cfg['dev_requirements'].split()},
+    extras_require={'app': cfg['app_requirements'].split(), 'export': cfg['export_requirements'].split(), 'dev': cfg['dev_requirements'].split()},
     entry_points={'console_scripts': [s.strip() for s in cfg['console_scripts'].splitlines() if s.strip()],
                   'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
 )

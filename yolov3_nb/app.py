@@ -51,7 +51,7 @@ def check_upload(
     path:str, # of the uploaded file, or None
     limits:dict=LIMITS,
 ):
-    "Raises `InputError` for what is too large, by the file's size and by the numbers in its header; nothing is decoded."
+    "Raises `InputError` for what is no picture or too large, by the file's size and its header; nothing is decoded."
     if not path: raise InputError('There is no picture yet: upload one, or take one of the examples.')
     name, size = Path(path).name, os.path.getsize(path)
     if size > limits['megabytes']*2**20:
@@ -59,7 +59,8 @@ def check_upload(
     try:
         with Image.open(path, formats=FORMATS) as im: pixels = im.width*im.height
     except Image.DecompressionBombError: pixels = math.inf     # Pillow's own limit, which is higher
-    except Exception: return                                   # no picture at all: whoever decodes it will say so
+    except Exception:
+        raise InputError(f'{name} is no picture that this page can read: give a JPEG, PNG, WebP, GIF, BMP or TIFF file.') from None
     if pixels > limits['megapixels']*1e6:
         raise InputError(f"{name} has more than the {limits['megapixels']} million pixels allowed: shrink it first.")
 

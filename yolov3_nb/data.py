@@ -4,18 +4,19 @@
 
 # %% ../nbs/01_data.ipynb #imports-export
 from __future__ import annotations
-import copy, difflib, math, os, re, stat, sys
+import copy, difflib, io, math, os, re, stat, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from defusedxml import ElementTree, DefusedXmlException
 from .toyvoc import VOC_CLASSES
 
 # %% auto #0
-__all__ = ['MAX_XML', 'EDGE_TOLERANCE', 'MAX_PIXELS', 'FORMATS', 'CLASS_COLORS', 'InputError', 'read_annotation', 'read_image',
-           'find_devkit', 'read_split', 'real_voc', 'VOCDataset', 'find_faults', 'without_bad', 'class_color',
-           'show_boxes', 'draw_boxes', 'show_samples', 'census', 'coverage', 'together', 'crop', 'compare_splits']
+__all__ = ['MAX_XML', 'RARER', 'EDGE_TOLERANCE', 'MAX_PIXELS', 'FORMATS', 'CLASS_COLORS', 'InputError', 'read_annotation',
+           'read_image', 'find_devkit', 'read_split', 'real_voc', 'VOCDataset', 'find_faults', 'without_bad',
+           'class_color', 'show_boxes', 'draw_boxes', 'show_samples', 'census', 'coverage', 'together', 'crop',
+           'compare_splits']
 
 # %% ../nbs/01_data.ipynb #inputerror
 class InputError(ValueError):
@@ -75,6 +76,40 @@ def _flag(node, path, where):
     text = _text(node, path, where)
     if text not in ('', '0', '1'): raise InputError(f'{where} has {text[:40]!r} where <{path}> should be 0 or 1: mend it.')
     return text == '1'
+
+RARER = 'AVIF', 'JPEG2000', 'SUN', 'SGI', 'PCX', 'ICO', 'ICNS', 'DDS', 'IM', 'TGA'  # what else Pillow decodes by itself
+_CLAIM = re.compile(rb'#\?(?s:.*?)\n\n-Y (\d+) \+X (\d+)\n|P7\n(?s:.*?)WIDTH (\d+)\nHEIGHT (\d+)\n|PF\s(\d+)\s(\d+)\s')
+
+def _claimed(data):
+    "Pixels that a TIFF, a Radiance HDR, a PAM or a PFM says it has; None for any other file."
+    if data[:4] in (b'II*\0', b'MM\0*'):
+        ifd, f = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+        f.seek(ifd.next)
+        ifd.load(f)
+        return int(ifd[256]) * int(ifd[257])
+    if found := _CLAIM.match(data[:4096]): return math.prod(int(n) for n in found.groups() if n)
+
+def _by_opencv(path):
+    "The picture by OpenCV, which decodes before it asks: so what its header claims is read here."
+    import cv2
+    pixels = _claimed(path.read_bytes())
+    if not pixels: raise UnidentifiedImageError
+    if pixels > MAX_PIXELS: raise InputError(f'{path} has {pixels:,} pixels, more than the {MAX_PIXELS:,} allowed: shrink it first.')
+    level = cv2.utils.logging.getLogLevel()
+    try:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        img = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    finally: cv2.utils.logging.setLogLevel(level)
+    if img is None: raise UnidentifiedImageError
+    return Image.fromarray(img[..., ::-1])
+
+def _open(path):
+    "A picture with its size known and, if Pillow reads it, nothing decoded yet; kinds that hardly a camera writes are tried last."
+    try: return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError: Image.init()
+    kinds = [k for k in RARER if k in Image.OPEN and (k != 'TGA' or path.suffix.lower() == '.tga')]  # a TGA has no mark of its own
+    try: return Image.open(path, formats=kinds)
+    except UnidentifiedImageError: return _by_opencv(path)
 
 # %% ../nbs/01_data.ipynb #box
 EDGE_TOLERANCE = 1.  # pixels; some official boxes end one pixel outside their picture
@@ -145,7 +180,7 @@ def read_image(
     "Read a picture as RGB; `InputError` names the file when it is missing, cut off, too large, or of another size than promised."
     path = _file(path, 'picture')
     try:
-        with Image.open(path, formats=FORMATS) as im:
+        with _open(path) as im:
             w, h = im.size
             if w * h > MAX_PIXELS: raise InputError(f'{path} has {w}×{h} pixels, more than the {MAX_PIXELS:,} allowed: shrink it first.')
             im.load()

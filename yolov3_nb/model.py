@@ -157,7 +157,7 @@ class WeightsFolder(PyTorchModelHubMixin, license='apache-2.0', pipeline_tag='ob
         model = copy.deepcopy(self) if half else self
         if half:
             for p in model.parameters(): p.data = p.data.half() if p.ndim == 4 else p.data  # batch norm's numbers stay exact
-        return super(WeightsFolder, model).save_pretrained(folder, **{'config': self.config(), **kwargs})
+        return super(WeightsFolder, model).save_pretrained(folder, config=kwargs.pop('config', None) or self.config(), **kwargs)  # push_to_hub says None
 
     @classmethod
     def from_pretrained(cls, source, # a weights folder, or 'owner/name' on the Hub
