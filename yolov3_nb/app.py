@@ -317,8 +317,9 @@ def _results(gr): # right: what comes out
     ui, image = {}, dict(interactive=False, buttons=['download', 'fullscreen'], format='png')
     with gr.Row(equal_height=False):
         for key, words, label in (('found', 'sentence', 'What it found: point at a box'), ('heat', 'caption', 'Why: what spoke for it')):
-            with gr.Column(min_width=300):
-                ui[key], ui[words] = gr.Image(label=label, elem_id=key, **image), gr.Markdown(elem_id=words)
+            with gr.Column(min_width=300):   # the words below a picture say what is in it, also to those who cannot see it
+                ui[key] = gr.Image(label=label, alt_text=f'{label}. Described below.', elem_id=key, **image)
+                ui[words] = gr.Markdown(elem_id=words)
     with gr.Row():
         names = [(label, key) for key, (label, _) in METHODS.items()]
         ui['which'] = gr.Dropdown(NO_CHOICE, value=0, label='Which box?', elem_id='which', min_width=180)

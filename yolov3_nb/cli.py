@@ -1503,7 +1503,7 @@ def make_space(
     try: measured = json.loads(Path(result).read_text(encoding='utf-8')) if result else None
     except (OSError, ValueError): raise InputError(f'{result} is no file of results: give the JSON that `yolov3_train --results NAME` wrote.') from None
     with tempfile.TemporaryDirectory() as tmp:
-        new = Path(tmp)
+        (new := Path(tmp)/'space').mkdir()
         card = space_card(model, measured, TOY if about is None else about)
         for name, text in {'app.py': SPACE_APP, 'requirements.txt': space_requirements(), 'README.md': card}.items():
             (new/name).write_text(text, encoding='utf-8')
