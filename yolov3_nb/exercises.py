@@ -672,6 +672,24 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
 
+# %% ../nbs/19_exercises.ipynb #original
+def _to_original(boxes, shown, original, axes='own', up=True, clip=True, edge=0):
+    "Boxes in the shown picture, in pixels of the original."
+    (sh, sw), (h, w) = shown, original
+    x, y = (w/sw, h/sh) if up else (sw/w, sh/h)
+    x, y = {'own': (x, y), 'swapped': (y, x), 'width': (x, x)}[axes]
+    inside = (lambda v, end: min(max(v, 0), end - edge)) if clip else lambda v, end: v
+    return torch.tensor([[inside(a*x, w), inside(b*y, h), inside(c*x, w), inside(d*y, h)] for a, b, c, d in boxes.tolist()]).reshape(-1, 4)
+
+EXERCISES['11b_original'] = Exercise(_to_original, cases=lambda: [
+    (torch.tensor([[2., 4, 6, 10]]), (20, 10), (40, 50)), (torch.tensor([[-1., -2, 11, 21]]), (20, 10), (40, 50)),
+    (torch.tensor([[1., 2, 3, 4]]), (10, 10), (5, 5)), (torch.zeros(0, 4), (3, 3), (6, 6)), (_random_boxes(9, 11), (60, 90), (401, 600))], mistakes={
+    'Sizes are (h, w) and boxes are x, y: the shares of the two axes have changed places.': dict(axes='swapped'),
+    'Both axes got the share of the width: rows have their own, original height over shown height.': dict(axes='width'),
+    'The other way round: shown over original is the share that makes a box of the original smaller.': dict(up=False),
+    'A box may stick out of the picture by rounding: clamp it.': dict(clip=False),
+    'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.': dict(edge=1)})
+
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1, first=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
@@ -926,6 +944,55 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [(b''.join(n.to
     'The numbers are stored with their little end first.': dict(order='big'),
     'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
     'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
+
+# %% ../nbs/19_exercises.ipynb #queue
+def _answer_times(arrivals, seconds, waiting, count='waiting', limit=True, charge=False, idle=True, since=False, more=False):
+    "When one worker has answered each request; None for those who are sent away."
+    free, starts, out = 0., [], []
+    for t in arrivals:
+        line = sum(s + (seconds if count == 'all' else 0) > t for s in starts)
+        if limit and free > t and (line > waiting if more else line >= waiting):
+            out.append(None)
+            if charge: free += seconds
+            continue
+        start = max(free, t) if idle else free
+        starts.append(start)
+        free = start + seconds
+        out.append(free - (t if since else 0))
+    return out
+
+EXERCISES['11b_queue'] = Exercise(_answer_times, cases=lambda: [
+    ([0, 1], 3, 5), ([0, 5], 2, 5), ([0, 0, 0], 1, 1), ([0, 0, 0, 0, 3], 2, 1), ([0, 0, 2, 2], 2, 0), ([1, 1, 1, 2, 2, 9, 9, 9, 9], 2, 2),
+    ([k/4 for k in range(24)], 1, 3)], mistakes={
+    'Whoever is being answered does not wait any more: only those whose start is still to come count.': dict(count='all'),
+    'Nobody is sent away: count how many wait when somebody comes.': dict(limit=False),
+    'Who is sent away takes no time of the worker.': dict(charge=True),
+    'A worker who is free begins when the request comes: the later of the two times.': dict(idle=False),
+    'That is how long each waited; asked for is the time at which he has his answer.': dict(since=True),
+    'One too many: with `waiting` in the queue already, the next is sent away.': dict(more=True)})
+
+# %% ../nbs/19_exercises.ipynb #again
+def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou'):
+    "The number of the box that was chosen, among new boxes; 0 where it is gone."
+    x1, y1, x2, y2 = box.tolist()
+    best, found = -1., 0
+    for n, ((a, b, c, d), l) in enumerate(zip(boxes.tolist(), labels.tolist()), base):
+        both = max(0, min(x2, c) - max(x1, a))*max(0, min(y2, d) - max(y1, b))
+        one, other = (x2 - x1)*(y2 - y1), (c - a)*(d - b)
+        share = both/{'iou': one + other - both, 'own': one}[by]
+        if kind and l != label or share < least: continue
+        if share > best and not (first and found): best, found = share, n
+    return found
+
+EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [(torch.tensor(b), l, torch.tensor(bs).reshape(-1, 4), torch.tensor(ls, dtype=torch.int64)) for b, l, bs, ls in (
+    ([0., 0, 10, 10], 3, [[0., 0, 10, 9]], [3]), ([0., 0, 10, 10], 3, [[0., 0, 10, 10], [0., 0, 10, 8]], [4, 3]),
+    ([0., 0, 10, 10], 3, [[0., 0, 10, 4]], [3]), ([0., 0, 10, 10], 3, [[0., 0, 10, 6], [0., 0, 10, 9], [0., 0, 10, 9]], [3, 3, 3]),
+    ([0., 0, 10, 10], 1, [[0., 0, 40, 40]], [1]), ([0., 0, 10, 10], 1, [], []), ([0., 0, 10, 10], 1, [[0., 0, 10, 5]], [1]))], mistakes={
+    'That is a box of another class: only boxes of the class that was chosen count.': dict(kind=False),
+    'Numbers begin with 1 on the page, and with 0 in Python.': dict(base=0),
+    'There must be an IoU of 0.5 at least: otherwise the box is gone, and the answer is 0.': dict(least=1e-9),
+    'That is the first one that overlaps enough; asked for is the one that overlaps most.': dict(first=True),
+    'A large box around everything would always win: divide by the union, not by the area of the chosen box.': dict(by='own')})
 
 # %% ../nbs/19_exercises.ipynb #batches
 def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True, alone=True):
