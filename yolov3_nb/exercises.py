@@ -672,24 +672,6 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
 
-# %% ../nbs/19_exercises.ipynb #original
-def _to_original(boxes, shown, original, axes='own', up=True, clip=True, edge=0):
-    "Boxes in the shown picture, in pixels of the original."
-    (sh, sw), (h, w) = shown, original
-    x, y = (w/sw, h/sh) if up else (sw/w, sh/h)
-    x, y = {'own': (x, y), 'swapped': (y, x), 'width': (x, x)}[axes]
-    inside = (lambda v, end: min(max(v, 0), end - edge)) if clip else lambda v, end: v
-    return torch.tensor([[inside(a*x, w), inside(b*y, h), inside(c*x, w), inside(d*y, h)] for a, b, c, d in boxes.tolist()]).reshape(-1, 4)
-
-EXERCISES['11b_original'] = Exercise(_to_original, cases=lambda: [
-    (torch.tensor([[2., 4, 6, 10]]), (20, 10), (40, 50)), (torch.tensor([[-1., -2, 11, 21]]), (20, 10), (40, 50)),
-    (torch.tensor([[1., 2, 3, 4]]), (10, 10), (5, 5)), (torch.zeros(0, 4), (3, 3), (6, 6)), (_random_boxes(9, 11), (60, 90), (401, 600))], mistakes={
-    'Sizes are (h, w) and boxes are x, y: the shares of the two axes have changed places.': dict(axes='swapped'),
-    'Both axes got the share of the width: rows have their own, original height over shown height.': dict(axes='width'),
-    'The other way round: shown over original is the share that makes a box of the original smaller.': dict(up=False),
-    'A box may stick out of the picture by rounding: clamp it.': dict(clip=False),
-    'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.': dict(edge=1)})
-
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1, first=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
@@ -945,6 +927,64 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [(b''.join(n.to
     'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
     'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
 
+# %% ../nbs/19_exercises.ipynb #batches
+def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True, alone=True):
+    "Batches that keep both limits, in the order of the pictures."
+    out, part, total = [], [], 0
+    for i, size in enumerate(sizes):
+        if not alone and size > pixels: continue
+        full = by_number and len(part) == most or by_pixels and total + (size if early else 0) > pixels
+        if part and full: out, part, total = out + [part], [], 0
+        part, total = part + [i], total + size
+    return out + [part] if part and last else out
+
+EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
+    ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9), ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    'The last batch is still open when the loop ends: give it too.': dict(last=False),
+    'Ask before you add: with this picture the batch would have too many pixels.': dict(early=False),
+    'A batch has at most `most` pictures.': dict(by_number=False),
+    'A batch has at most `pixels` pixels, unless it is one picture alone.': dict(by_pixels=False),
+    'A picture that is too large for any batch gets one of its own: it must not get lost.': dict(alone=False)})
+
+# %% ../nbs/19_exercises.ipynb #int8
+def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
+    "A kernel in 8 bits, with one scale a channel that leaves."
+    w = weight.transpose(0, axis)
+    size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
+    scale = size/top
+    if guard: scale = scale.where(size != 0, torch.ones_like(scale))
+    q = w/scale.view(-1, 1, 1, 1)
+    q = (q.round() if nearest else q.trunc()).clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    return q, 1/scale if inverse else scale
+
+EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
+    (torch.tensor([[[[127.]], [[-63.6]]], [[[2.54]], [[-5.08]]]]),), (torch.tensor([[[[1., 2]]], [[[0., 0]]]]),),
+    (torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))*torch.logspace(-2, 1, 8).view(-1, 1, 1, 1),)], mistakes={
+    'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
+    'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
+    'Round to the nearest whole number; cutting off costs half a step on average.': dict(nearest=False),
+    'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take 1 there.': dict(guard=False),
+    'The largest weight without its sign: a channel may have its largest below zero.': dict(signed=True),
+    'The scale is what int8 is multiplied by to get the weight back; yours is its inverse.': dict(inverse=True)}, most=40)
+
+# %% ../nbs/19_exercises.ipynb #original
+def _to_original(boxes, shown, original, axes='own', up=True, clip=True, edge=0):
+    "Boxes in the shown picture, in pixels of the original."
+    (sh, sw), (h, w) = shown, original
+    x, y = (w/sw, h/sh) if up else (sw/w, sh/h)
+    x, y = {'own': (x, y), 'swapped': (y, x), 'width': (x, x)}[axes]
+    inside = (lambda v, end: min(max(v, 0), end - edge)) if clip else lambda v, end: v
+    return torch.tensor([[inside(a*x, w), inside(b*y, h), inside(c*x, w), inside(d*y, h)] for a, b, c, d in boxes.tolist()]).reshape(-1, 4)
+
+EXERCISES['11b_original'] = Exercise(_to_original, cases=lambda: [
+    (torch.tensor([[2., 4, 6, 10]]), (20, 10), (40, 50)), (torch.tensor([[-1., -2, 11, 21]]), (20, 10), (40, 50)),
+    (torch.tensor([[1., 2, 3, 4]]), (10, 10), (5, 5)), (torch.zeros(0, 4), (3, 3), (6, 6)), (_random_boxes(9, 11), (60, 90), (401, 600))], mistakes={
+    'Sizes are (h, w) and boxes are x, y: the shares of the two axes have changed places.': dict(axes='swapped'),
+    'Both axes got the share of the width: rows have their own, original height over shown height.': dict(axes='width'),
+    'The other way round: shown over original is the share that makes a box of the original smaller.': dict(up=False),
+    'A box may stick out of the picture by rounding: clamp it.': dict(clip=False),
+    'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.': dict(edge=1)})
+
 # %% ../nbs/19_exercises.ipynb #queue
 def _answer_times(arrivals, seconds, waiting, count='waiting', limit=True, charge=False, idle=True, since=False, more=False):
     "When one worker has answered each request; None for those who are sent away."
@@ -993,46 +1033,6 @@ EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [(torch.tensor(b), 
     'There must be an IoU of 0.5 at least: otherwise the box is gone, and the answer is 0.': dict(least=1e-9),
     'That is the first one that overlaps enough; asked for is the one that overlaps most.': dict(first=True),
     'A large box around everything would always win: divide by the union, not by the area of the chosen box.': dict(by='own')})
-
-# %% ../nbs/19_exercises.ipynb #batches
-def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True, alone=True):
-    "Batches that keep both limits, in the order of the pictures."
-    out, part, total = [], [], 0
-    for i, size in enumerate(sizes):
-        if not alone and size > pixels: continue
-        full = by_number and len(part) == most or by_pixels and total + (size if early else 0) > pixels
-        if part and full: out, part, total = out + [part], [], 0
-        part, total = part + [i], total + size
-    return out + [part] if part and last else out
-
-EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
-    ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9), ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
-    'The last batch is still open when the loop ends: give it too.': dict(last=False),
-    'Ask before you add: with this picture the batch would have too many pixels.': dict(early=False),
-    'A batch has at most `most` pictures.': dict(by_number=False),
-    'A batch has at most `pixels` pixels, unless it is one picture alone.': dict(by_pixels=False),
-    'A picture that is too large for any batch gets one of its own: it must not get lost.': dict(alone=False)})
-
-# %% ../nbs/19_exercises.ipynb #int8
-def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
-    "A kernel in 8 bits, with one scale a channel that leaves."
-    w = weight.transpose(0, axis)
-    size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
-    scale = size/top
-    if guard: scale = scale.where(size != 0, torch.ones_like(scale))
-    q = w/scale.view(-1, 1, 1, 1)
-    q = (q.round() if nearest else q.trunc()).clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
-    return q, 1/scale if inverse else scale
-
-EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
-    (torch.tensor([[[[127.]], [[-63.6]]], [[[2.54]], [[-5.08]]]]),), (torch.tensor([[[[1., 2]]], [[[0., 0]]]]),),
-    (torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))*torch.logspace(-2, 1, 8).view(-1, 1, 1, 1),)], mistakes={
-    'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
-    'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
-    'Round to the nearest whole number; cutting off costs half a step on average.': dict(nearest=False),
-    'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take 1 there.': dict(guard=False),
-    'The largest weight without its sign: a channel may have its largest below zero.': dict(signed=True),
-    'The scale is what int8 is multiplied by to get the weight back; yours is its inverse.': dict(inverse=True)}, most=40)
 
 # %% ../nbs/19_exercises.ipynb #check-all
 def _exercise_cells(path):
