@@ -275,4 +275,4 @@ def test_desk_and_telephone(page, tmp_path):
         height, both = shots['desk'].height, Image.new('RGB', (1280 + 40 + 390*shots['desk'].height//shots['phone'].height, shots['desk'].height), 'white')
         both.paste(shots['desk'], (0, 0))
         both.paste(shots['phone'].resize((390*height//shots['phone'].height, height), Image.Resampling.LANCZOS), (1320, 0))
-        both.quantize(96).save(Path(folder)/'app.png', optimize=True)
+        both.resize((1000, round(1000*both.height/both.width)), Image.Resampling.LANCZOS).quantize(64).save(Path(folder)/'app.png', optimize=True)

@@ -27,7 +27,7 @@ class Without:
 sys.meta_path[:] = map(Without, sys.meta_path)
 for module in sys.argv[2].split(','): importlib.import_module('yolov3_nb.' + module)
 '''
-    absent = 'nbdev,execnb,ghapi,fastgit,jupyterlab,nbconvert,ipywidgets,IPython,gradio,onnx,onnxscript,onnxruntime,faster_coco_eval,pycocotools,smalldocs,pytest'
+    absent = 'nbdev,execnb,ghapi,fastgit,jupyterlab,nbconvert,ipywidgets,IPython,gradio,onnx,onnxscript,onnxruntime,faster_coco_eval,pycocotools,smalldocs,pytest,selenium'
     done = subprocess.run([sys.executable, '-c', code, absent, ','.join(MODULES)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
 
