@@ -4,7 +4,7 @@ import pytest
 
 def run(*args): return subprocess.run(args, capture_output=True, text=True, timeout=120)
 
-@pytest.mark.parametrize('command', ['yolov3_train', 'yolov3_eval', 'yolov3_data'])
+@pytest.mark.parametrize('command', ['yolov3_train', 'yolov3_eval', 'yolov3_data', 'yolov3_predict', 'yolov3_export'])
 def test_help(command):
     done = run(command, '--help')
     assert done.returncode == 0 and done.stdout.startswith(f'usage: {command}')
@@ -13,6 +13,8 @@ def test_help(command):
     (['yolov3_train', '--size', '100'], 'multiple of 32'),
     (['yolov3_train', '--resume', 'no-such-run'], 'no run folder'),
     (['yolov3_eval', '--weights', 'no-such-weights'], 'There are no weights'),
+    (['yolov3_predict', 'a.jpg', '--weights', 'no-such-weights'], 'There are no weights'),
+    (['yolov3_export', '--weights', 'no-such.weights'], 'cannot be read'),
     (['yolov3_data', 'inspect', 'no-such-folder'], 'No devkit found')])
 def test_bad_input_is_one_sentence(args, says, tmp_path):
     done = subprocess.run(args, capture_output=True, text=True, timeout=120, cwd=tmp_path)

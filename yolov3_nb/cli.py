@@ -704,7 +704,9 @@ def find_pictures(
             found += [Path(p) for p in sorted(glob.glob(os.path.expanduser(name), recursive=True)) if not os.path.isdir(p)] or [Path(name)]
         else: found.append(Path(os.path.expanduser(name)))
     key = lambda p: str(p) if '\0' in str(p) else os.path.realpath(p)
-    return list({key(p): p for p in reversed(found)}.values())[::-1]
+    first = {}
+    for p in found: first.setdefault(key(p), p)
+    return list(first.values())
 
 # %% ../nbs/20_cli.ipynb #picture_batches
 def picture_batches(

@@ -672,7 +672,88 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
 
-# %% ../nbs/19_exercises.ipynb #original
+# %% ../nbs/19_exercises.ipynb #names
+def _free_names(names, fold=True, given=True, first=2, rename_first=False):
+    "Names that do not collide, in the order of the wanted ones."
+    taken, asked, out = set(), {}, []
+    key = str.lower if fold else str
+    for name in names:
+        n, new = 1, name
+        if not given:
+            asked[key(name)] = n = asked.get(key(name), 0) + 1
+            if n > 1: new = f'{name}-{n + first - 2}'
+        elif rename_first and sum(key(x) == key(name) for x in names) > 1: n, new = 2, f'{name}-1'
+        while given and key(new) in taken:
+            n += 1
+            new = f'{name}-{n + first - 2 - rename_first}'
+        taken.add(key(new))
+        out.append(new)
+    return out
+
+EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n in (
+    'dog cat', 'dog dog dog', 'dog Dog DOG', 'a a a-2', 'a-2 a a', 'b-2 b B b-3 b')], mistakes={
+    'Dog and dog are one name on many disks: compare names in small letters.': dict(fold=False),
+    'A name that you have given out may be wanted later, or the other way round: look whether a name is taken, not how often it was asked for.': dict(given=False),
+    'The second of a name gets -2.': dict(first=1),
+    'The first of a name stays as it is.': dict(rename_first=True)})
+
+# %% ../nbs/19_exercises.ipynb #header
+def _darknet_header(data, wide=None, order='little', start=12, at=None):
+    "What the first bytes of a weights file say."
+    number = lambda i, n: int.from_bytes(data[i:i + n], order)
+    major, minor = number(0, 4), number(4, 4)
+    n = wide or (8 if 10*major + minor >= 2 else 4)
+    return major, minor, number(start, n), at if at else start + n
+
+EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [(b''.join(n.to_bytes(4, 'little') for n in v),) for v in (
+    (0, 1, 0, 7, 9), (0, 2, 5, 32013312, 0), (0, 2, 0, 0, 1), (1, 0, 3, 5, 6))], mistakes={
+    'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
+    'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
+    'The numbers are stored with their little end first.': dict(order='big'),
+    'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
+    'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
+
+# %% ../nbs/19_exercises.ipynb #batches
+def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True, alone=True):
+    "Batches that keep both limits, in the order of the pictures."
+    out, part, total = [], [], 0
+    for i, size in enumerate(sizes):
+        if not alone and size > pixels: continue
+        full = by_number and len(part) == most or by_pixels and total + (size if early else 0) > pixels
+        if part and full: out, part, total = out + [part], [], 0
+        part, total = part + [i], total + size
+    return out + [part] if part and last else out
+
+EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
+    ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9), ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    'The last batch is still open when the loop ends: give it too.': dict(last=False),
+    'Ask before you add: with this picture the batch would have too many pixels.': dict(early=False),
+    'A batch has at most `most` pictures.': dict(by_number=False),
+    'A batch has at most `pixels` pixels, unless it is one picture alone.': dict(by_pixels=False),
+    'A picture that is too large for any batch gets one of its own: it must not get lost.': dict(alone=False)})
+
+# %% ../nbs/19_exercises.ipynb #int8
+def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
+    "A kernel in 8 bits, with one scale a channel that leaves."
+    w = weight.transpose(0, axis)
+    size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
+    scale = size/top
+    if guard: scale = scale.where(size != 0, torch.ones_like(scale))
+    q = w/scale.view(-1, 1, 1, 1)
+    q = (q.round() if nearest else q.trunc()).clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    return q, 1/scale if inverse else scale
+
+EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
+    (torch.tensor([[[[127.]], [[-63.6]]], [[[2.54]], [[-5.08]]]]),), (torch.tensor([[[[1., 2]]], [[[0., 0]]]]),),
+    (torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))*torch.logspace(-2, 1, 8).view(-1, 1, 1, 1),)], mistakes={
+    'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
+    'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
+    'Round to the nearest whole number; cutting off costs half a step on average.': dict(nearest=False),
+    'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take 1 there.': dict(guard=False),
+    'The largest weight without its sign: a channel may have its largest below zero.': dict(signed=True),
+    'The scale is what int8 is multiplied by to get the weight back; yours is its inverse.': dict(inverse=True)}, most=40)
+
+# %% ../nbs/19_exercises.ipynb #app-original
 def _to_original(boxes, shown, original, axes='own', up=True, clip=True, edge=0):
     "Boxes in the shown picture, in pixels of the original."
     (sh, sw), (h, w) = shown, original
@@ -690,7 +771,7 @@ EXERCISES['11b_original'] = Exercise(_to_original, cases=lambda: [
     'A box may stick out of the picture by rounding: clamp it.': dict(clip=False),
     'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.': dict(edge=1)})
 
-# %% ../nbs/19_exercises.ipynb #header
+# %% ../nbs/19_exercises.ipynb #app-header
 def _png_size(data, order='big', swap=False, start=16, mark=True, name=True, whole=True):
     "Width and height of a PNG, out of its first bytes."
     if whole and len(data) < 24: return None
@@ -713,7 +794,7 @@ EXERCISES['11b_header'] = Exercise(_png_size, _png_cases, mistakes={
     'The first chunk must be called IHDR: bytes 12 to 16.': dict(name=False),
     'What is cut off has no size: ask whether there are 24 bytes.': dict(whole=False)})
 
-# %% ../nbs/19_exercises.ipynb #queue
+# %% ../nbs/19_exercises.ipynb #app-queue
 def _answer_times(arrivals, seconds, waiting, count='waiting', limit=True, charge=False, idle=True, since=False, more=False):
     "When one worker has answered each request; None for those who are sent away."
     free, starts, out = 0., [], []
@@ -739,7 +820,7 @@ EXERCISES['11b_queue'] = Exercise(_answer_times, cases=lambda: [
     'That is how long each waited; asked for is the time at which he has his answer.': dict(since=True),
     'One too many: with `waiting` in the queue already, the next is sent away.': dict(more=True)})
 
-# %% ../nbs/19_exercises.ipynb #again
+# %% ../nbs/19_exercises.ipynb #app-again
 def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou'):
     "The number of the box that was chosen, among new boxes; 0 where it is gone."
     x1, y1, x2, y2 = box.tolist()

@@ -123,12 +123,12 @@ def check_model(m): # a `YOLOv3` that has its arguments but no layers yet
     "Raises `InputError` where the arguments do not fit each other."
     check_size(m.image_size, m.image_size)
     for good, sentence in (
-        (m.num_classes >= 1, f'A detector needs at least one class, not num_classes={m.num_classes}.'),
+        (m.image_size <= 8192, f'image_size={m.image_size} is more than any machine holds: give 8192 or less.'),
         (0 < m.width <= 4, f'width={m.width} is no factor on the channels: give a number above 0, up to 4.'),
         (0 < m.prior < 1, f'prior={m.prior} is no probability: give a number between 0 and 1, such as 0.01.'),
         (len(m.class_names) == m.num_classes, f'{len(m.class_names)} class names for {m.num_classes} classes: give one name a class.'),
         (m.anchors.shape == (3, 3, 2), f'Anchors of shape {tuple(m.anchors.shape)}: give 3 scales × 3 anchors × (width, height).'),
-        (m.anchors.gt(0).all(), 'An anchor has no area: give widths and heights in pixels, above 0.'),
+        (m.anchors.gt(0).all() and m.anchors.lt(1e6).all(), 'An anchor has no area, or no end: give widths and heights in pixels, above 0.'),
         (m.class_activation in ('softmax', 'sigmoid'), f"class_activation={m.class_activation!r}: give 'softmax' or 'sigmoid'.")):
         if not good: raise InputError(sentence)
 
@@ -142,7 +142,7 @@ def read_config(folder:Path # a weights folder
     try:
         config = json.loads((folder/'config.json').read_text(encoding='utf-8'))
         return config | {'num_classes': int(config['num_classes'])}
-    except (ValueError, KeyError, TypeError): raise InputError(f'{folder/"config.json"} does not describe a YOLOv3: {help}.') from None
+    except (ValueError, KeyError, TypeError, OverflowError): raise InputError(f'{folder/"config.json"} does not describe a YOLOv3: {help}.') from None
 
 # %% ../nbs/05_model.ipynb #WeightsFolder
 CARD = "---\n{{ card_data }}\n---\n# A YOLOv3 of the course yolov3_nb\n\n`YOLOv3.from_pretrained('FOLDER')` opens it. {{ repo_url }}\n"
@@ -181,10 +181,15 @@ class WeightsFolder(PyTorchModelHubMixin, license='apache-2.0', pipeline_tag='ob
         hub = {k: kwargs.pop(k) for k in ('revision', 'cache_dir', 'force_download', 'local_files_only', 'token') if k in kwargs}
         local = Path(model_id).is_dir()
         folder = Path(model_id if local else snapshot_download(model_id, allow_patterns=['*.json', '*.safetensors'], **hub))
-        model, file = cls(**{**read_config(folder), **kwargs}), folder/'model.safetensors'
-        try: model.load_state_dict(load_file(file, device=str(map_location)))
-        except RuntimeError: raise InputError(f'{file} holds the weights of another network: use the config.json saved with it.') from None
+        file, config = folder/'model.safetensors', {**read_config(folder), **kwargs}
+        try:
+            with torch.device('meta'): model = cls(**config)  # shapes only: a damaged config that asks for a giant costs nothing
+        except InputError: raise
+        except Exception: raise InputError(f'{folder/"config.json"} does not describe a YOLOv3: use the one that was saved with the weights.') from None
+        try: numbers = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in load_file(file, device=str(map_location)).items()}
         except Exception as e: raise InputError(f'{file} is damaged or no safetensors file ({e}): copy or download it again.') from None
+        try: model.load_state_dict(numbers, assign=True)
+        except RuntimeError: raise InputError(f'{file} holds the weights of another network: use the config.json saved with it.') from None
         return model.to(map_location).eval()
 
 # %% ../nbs/05_model.ipynb #YOLOv3
@@ -201,6 +206,7 @@ class YOLOv3(nn.Module, WeightsFolder):
         super().__init__()
         self.num_classes, self.width, self.image_size = num_classes, width, image_size
         self.class_activation, self.prior = class_activation, prior
+        if not 1 <= num_classes <= 100_000: raise InputError(f'A detector needs at least one class, and at most 100,000, not num_classes={num_classes}.')
         if class_names is None: class_names = VOC_CLASSES if num_classes == len(VOC_CLASSES) else [f'class {i}' for i in range(num_classes)]
         self.class_names = list(class_names)
         with torch.device('cpu'):  # real numbers, even where the layers are made on 'meta'
