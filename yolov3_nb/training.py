@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['os', 'decay_groups', 'LitYOLOv3', 'GridAccuracies', 'OriginalLoss', 'check_finite', 'EpochSampler', 'shares',
-           'VOCDataModule', 'due', 'whole_epoch', 'accuracy_lines', 'EpochLog', 'Pictures', 'EMA', 'final_model',
+           'VOCDataModule', 'due', 'accuracy_lines', 'EpochLog', 'whole_epoch', 'Pictures', 'EMA', 'final_model',
            'resize_batch', 'WholeEpochs', 'checkpoints', 'Interruptible']
 
 # %% ../nbs/08_training.ipynb #imports-export
@@ -13,10 +13,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import torch
-import pytorch_lightning as L
-import torchmetrics
+import numpy as np, torch, torchmetrics, pytorch_lightning as L
 from fastcore.basics import patch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, WeightAveraging
@@ -109,7 +106,6 @@ def losses(self:LitYOLOv3, batch): # predictions, targets on the grids, the loss
     preds, encoded = self(batch[0]), encode(batch[1], self.model.anchors, batch[0].shape[-2:], **(self.hparams.encode_options or {}))
     return preds, encoded, self.loss(preds, encoded, self.model.anchors)
 
-# %% ../nbs/08_training.ipynb #training-step
 @patch
 def training_step(self:LitYOLOv3, batch, batch_idx):
     preds, encoded, out = self.losses(batch)
@@ -144,7 +140,6 @@ def check_finite(
     raise InputError(f"The loss is not finite ({', '.join(bad) or 'in its sum'}) in {where}: "
                      "lower the learning rate, or look at these pictures' boxes.")
 
-# %% ../nbs/08_training.ipynb #culprits
 @patch
 def culprits(self:LitYOLOv3, batch):
     "Ids of the pictures that alone (twice, for batch norm's sake) give a loss that is not finite; of all where none does"
@@ -162,7 +157,6 @@ class EpochSampler(DistributedSampler):
 
     def __iter__(self): return islice(super().__iter__(), self.done, None)
 
-# %% ../nbs/08_training.ipynb #shares
 def shares(
     n:int, # pictures
     batch_size:int, # at most so many a batch, where there are enough devices' worth
@@ -197,7 +191,6 @@ class VOCDataModule(L.LightningDataModule):
         self.mosaic, self.strength, self.workers, self.seed, self.cache, self.limit, self.skip_bad = mosaic, strength, workers, seed, cache, limit, skip_bad
         self.position = None  # of an interrupted run
 
-# %% ../nbs/08_training.ipynb #dm-setup
 @patch
 def setup(self:VOCDataModule, stage=None):
     if hasattr(self, 'train_set'): return
@@ -211,7 +204,6 @@ def setup(self:VOCDataModule, stage=None):
     self.val_set, self.test_set = (ds and DetectionDataset(ds, plain, self.image_size) for ds in (self.val_ds, self.test_ds))
     self.watched = self.val_set or DetectionDataset(self.train_ds, plain, self.image_size)  # for pictures of a run
 
-# %% ../nbs/08_training.ipynb #dm-loaders
 @patch
 def loader(self:VOCDataModule, dataset, **kwargs):
     return DataLoader(dataset, num_workers=self.workers, collate_fn=collate, worker_init_fn=worker_init,
@@ -264,9 +256,6 @@ def due(trainer, # in an epoch
     "Whether something that happens every few epochs, and after the last one, is due in this one"
     return bool(every) and ((trainer.current_epoch + 1) % every == 0 or trainer.current_epoch + 1 == trainer.max_epochs)
 
-def whole_epoch(trainer): # an epoch that is broken off has an end, too, but not this one
-    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-
 # %% ../nbs/08_training.ipynb #accuracy_lines
 def accuracy_lines(split:str, figures:dict)->list:
     "The accuracies of a split, in percent, in the words of the original's log"
@@ -302,6 +291,9 @@ class EpochLog(Callback):
         if not trainer.is_global_zero: return
         bar = trainer.progress_bar_callback
         bar.print('\n'.join(lines)) if bar else print('\n'.join(lines))
+
+def whole_epoch(trainer): # an epoch that is broken off has an end, too, but not this one
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 # %% ../nbs/08_training.ipynb #Pictures
 class Pictures(Callback):
@@ -363,7 +355,6 @@ def resize_batch(
     scale = size / xb.shape[-1]
     return F.interpolate(xb, (size, size), mode='bilinear', antialias=True), [t | {'boxes': t['boxes'] * scale} for t in targets]
 
-# %% ../nbs/08_training.ipynb #multi-scale-hook
 @patch
 def on_after_batch_transfer(self:LitYOLOv3, batch, dataloader_idx):
     if not (self.hparams.multi_scale and self.trainer.training): return batch
@@ -382,7 +373,6 @@ class WholeEpochs(ModelCheckpoint):
 def checkpoints(folder, val=True): # callbacks for last.ckpt and, with validation, best.ckpt
     return [WholeEpochs(folder, 'last')] + [WholeEpochs(folder, 'best', monitor='val_loss')] * val
 
-# %% ../nbs/08_training.ipynb #dm-position
 @patch
 def state_dict(self:VOCDataModule): # where in the data training stands; Lightning writes it into each checkpoint
     whole, done = whole_epoch(self.trainer), self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -391,7 +381,6 @@ def state_dict(self:VOCDataModule): # where in the data training stands; Lightni
 @patch
 def load_state_dict(self:VOCDataModule, state): self.position = state
 
-# %% ../nbs/08_training.ipynb #Interruptible
 class Interruptible(Checkpoint):
     "Saves after a step, every few minutes and when the run has to end: Ctrl-C, a signal to terminate, no time left"
     def __init__(self,
