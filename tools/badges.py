@@ -41,11 +41,11 @@ def extras(cells, cfg):
     return [more[n] for n in sorted(found & more.keys())]
 
 def runtime(cells, cfg):
+    "Source of the runtime cell: five lines, and no import statement, for which nbdev would run the cell when it builds the site."
     packages = ''.join(f" '{s}'" for s in extras(cells, cfg))
     return f'''#| hide
 # On Colab and Kaggle (there with Internet switched on): fetch the course, install what this chapter needs, go to its folder.
-os = __import__('os')  # without an import statement, for which nbdev would run this cell when it builds the site
-if {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & os.environ.keys() and not os.path.exists('../settings.ini'):
+if {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & (os := __import__('os')).environ.keys() and not os.path.exists('../settings.ini'):
     get_ipython().system("[ -d {cfg['repo']} ] || git clone -q --depth 1 {cfg['git_url'].replace('%(user)s', cfg['user'])}"
                          " && pip install -q ./{cfg['repo']}{packages}")
     os.chdir('{cfg['repo']}/nbs')'''
