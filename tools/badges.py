@@ -53,7 +53,7 @@ if {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & (os := __import__('os')).
 def dressed(cells, name, cfg):
     "The cells of a chapter, with badges and runtime cell as they should be; all other cells as they are."
     cells = [dict(c) for c in cells]
-    at = next((i for i, c in enumerate(cells) if c['cell_type'] == 'code' and '#| default_exp' in source(c)), None)
+    at = next((i for i, c in enumerate(cells) if c['cell_type'] == 'code' and '#| default_exp' in source(c) and '#| export' not in source(c)), None)
     if at is None:
         at = next((i for i, c in enumerate(cells) if c['id'] == 'runtime'), 1)
         if at == len(cells) or cells[at]['id'] != 'runtime':
