@@ -329,9 +329,9 @@ def fit(
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
         raise InputError(f'{run} takes no more ({e.strerror}): make room. The last checkpoint is whole. {how}') from None
     whole = whole_epoch(trainer)
-    if done := whole and trainer.current_epoch >= trainer.max_epochs: return True
-    print(f'\nStopped in epoch {trainer.current_epoch - (not whole)}, at step {trainer.global_step}. {how}', file=sys.stderr)
-    return done
+    if whole and trainer.current_epoch >= trainer.max_epochs: return True
+    if trainer.is_global_zero: print(f'\nStopped in epoch {trainer.current_epoch - (not whole)}, at step {trainer.global_step}. {how}', file=sys.stderr)
+    return False
 
 # %% ../nbs/20_cli.ipynb #versions_used
 def versions_used()->dict: # package name -> version
