@@ -4,7 +4,7 @@ import pytest
 
 def run(*args): return subprocess.run(args, capture_output=True, text=True, timeout=120)
 
-@pytest.mark.parametrize('command', ['yolov3_train', 'yolov3_eval', 'yolov3_data', 'yolov3_check'])
+@pytest.mark.parametrize('command', ['yolov3_train', 'yolov3_eval', 'yolov3_predict', 'yolov3_export', 'yolov3_app', 'yolov3_data', 'yolov3_check'])
 def test_help(command):
     done = run(command, '--help')
     assert done.returncode == 0 and done.stdout.startswith(f'usage: {command}')
@@ -15,6 +15,8 @@ def test_help(command):
     (['yolov3_eval', '--weights', 'no-such-weights'], 'There are no weights'),
     (['yolov3_eval', '--detections', 'no-such-file.json'], 'There are no detections'),
     (['yolov3_eval', '--nms', '45'], 'give a number from 0 to 1'),
+    (['yolov3_predict', 'a.jpg', '--weights', 'no-such-weights'], 'There are no weights'),
+    (['yolov3_export', '--weights', 'no-such.weights'], 'cannot be read'),
     (['yolov3_data', 'inspect', 'no-such-folder'], 'No devkit found'),
     (['yolov3_check', 'no-such-folder'], 'holds no notebook with exercises')])
 def test_bad_input_is_one_sentence(args, says, tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 import darknet
 from yolov3_nb.data import InputError, VOC_CLASSES, read_image
-from yolov3_nb.export import COCO_CLASSES, detect_images, export_onnx, largest_difference, load_darknet
+from yolov3_nb.export import COCO_CLASSES, detect_images, export_onnx, largest_difference, load_darknet, write_beside
 from yolov3_nb.model import YOLOv3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,7 +136,7 @@ def test_100_mutated_weights(tmp_path, tiny, picture):
         shutil.rmtree(folder)
     assert min(outcomes.count('works'), outcomes.count('refused')) > 10
 
-def test_export_onnx_by_its_command(tmp_path, tiny):
+def test_export_onnx_by_its_command(tmp_path, tiny, monkeypatch):
     done = subprocess.run(['yolov3_export', '--weights', str(tiny), '--out', 'net.onnx', '--no-decode'], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and 'ONNX Runtime differs' in done.stdout, done.stderr
     assert os.listdir(tmp_path) == ['net.onnx']
@@ -144,10 +144,22 @@ def test_export_onnx_by_its_command(tmp_path, tiny):
     x = torch.rand(2, 3, 64, 64)
     out = onnxruntime.InferenceSession(tmp_path/'net.onnx', providers=['CPUExecutionProvider']).run(None, {'images': x.numpy()})
     with torch.no_grad(): assert largest_difference(out, YOLOv3.from_pretrained(tiny)(x)) < 1e-4
+    class Wrong:   # what an exporter with a fault would give: the file of another network
+        model = type('Model', (), dict(metadata_props={}))
+        def save(self, file, **kwargs): shutil.copy(tmp_path/'net.onnx', file)
+    monkeypatch.setattr(torch.onnx, 'export', lambda *args, **kwargs: Wrong())
+    other = YOLOv3.from_pretrained(tiny)
+    export_onnx(other, tmp_path/'same.onnx', decode=False)
+    other.head3.pred.bias.data += .01
+    with pytest.raises(InputError, match='nothing was written'): export_onnx(other, tmp_path/'other.onnx', decode=False)
+    assert sorted(os.listdir(tmp_path)) == ['net.onnx', 'same.onnx']
 
-def test_a_refused_export_leaves_nothing(tmp_path, tiny):
-    with pytest.raises(InputError, match='nothing was written'): export_onnx(YOLOv3.from_pretrained(tiny), tmp_path/'net.onnx', tolerance=-1)
-    assert not list(tmp_path.iterdir())
+def test_what_fails_leaves_what_was_there(tmp_path):
+    (tmp_path/'net.onnx').write_text('old')
+    with pytest.raises(InputError, match='cannot be written'), write_beside(tmp_path/'net.onnx') as folder:
+        (folder/'net.onnx').write_text('half')
+        raise OSError(28, 'No space left on device')
+    assert os.listdir(tmp_path) == ['net.onnx'] and (tmp_path/'net.onnx').read_text() == 'old'
 
 def test_predict_takes_names_from_standard_input(tmp_path, tiny, picture):
     for sub in ('a', 'b'):
@@ -155,3 +167,15 @@ def test_predict_takes_names_from_standard_input(tmp_path, tiny, picture):
         cv2.imwrite(str(tmp_path/sub/'x.png'), picture)
     done = subprocess.run(['yolov3_predict', '-', '--weights', str(tiny), '--out', 'out'], input='a/x.png\nb\n', cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and sorted(os.listdir(tmp_path/'out')) == ['detections.csv', 'detections.json', 'x-2.jpg', 'x.jpg'], done.stderr
+
+def test_ctrl_c_keeps_what_was_done(tmp_path, tiny, picture, monkeypatch):
+    from yolov3_nb import cli
+    for name in 'abc': cv2.imwrite(str(tmp_path/f'{name}.png'), picture)
+    def read(path):
+        if path.name == 'c.png': raise KeyboardInterrupt
+        return read_image(path)
+    monkeypatch.setattr(cli, 'read_image', read)
+    with pytest.raises(SystemExit, match='130'):
+        cli.predict([str(tmp_path), '--weights', str(tiny), '--out', str(tmp_path/'out'), '--batch', '1', '--no-progress'])
+    assert [i['picture'] for i in json.loads((tmp_path/'out'/'detections.json').read_text())['images']] == ['a.jpg']   # b was waiting for its batch
+    assert sorted(os.listdir(tmp_path/'out')) == ['a.jpg', 'detections.csv', 'detections.json']

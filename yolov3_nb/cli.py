@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS', 'TEMPLATE', 'PICTURE_ENDINGS',
-           'PREDICT_EXAMPLES', 'EXPORT_EXAMPLES', 'VOC_ARCHIVES', 'VOC_MIRRORS', 'PAGE', 'rate', 'duration', 'seconds',
-           'train_parser', 'settings_from', 'read_settings', 'read_sets', 'read_classes', 'choose_precision',
-           'make_data', 'refuse_bad', 'choose_anchors', 'make_module', 'find_rate', 'quieten', 'keep_memory',
-           'make_trainer', 'new_run', 'check_writable', 'remove_empty', 'fit', 'versions_used', 'commit_used',
-           'device_name', 'record', 'write_json', 'data_name', 'measure', 'headline', 'show_value', 'figures_table',
-           'print_table', 'read_curves', 'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet',
-           'heat_sheet', 'write_report', 'command', 'finish', 'begin', 'train', 'find_weights', 'eval_parser',
-           'check_eval', 'error_lines', 'evaluate_weights', 'open_weights', 'to_device', 'find_pictures',
-           'picture_batches', 'free_name', 'detection_records', 'readable', 'write_whole', 'encode_picture',
-           'new_folder', 'predict_parser', 'predict_files', 'write_detections', 'predict', 'export_parser',
-           'export_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year',
-           'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables', 'new_figure', 'count_figures',
-           'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser', 'data', 'data_download',
-           'data_inspect', 'exercise_cards', 'progress_lines', 'check_exercises']
+           'PREDICT_EXAMPLES', 'EXPORT_EXAMPLES', 'VOC_ARCHIVES', 'VOC_MIRRORS', 'PAGE', 'SPACE_GRADIO', 'SPACE_CARD',
+           'SPACE_APP', 'TRAINING_ONLY', 'APP_EXAMPLES', 'rate', 'duration', 'seconds', 'train_parser', 'settings_from',
+           'read_settings', 'read_sets', 'read_classes', 'choose_precision', 'make_data', 'refuse_bad',
+           'choose_anchors', 'make_module', 'find_rate', 'quieten', 'keep_memory', 'make_trainer', 'new_run',
+           'check_writable', 'remove_empty', 'fit', 'versions_used', 'commit_used', 'device_name', 'record',
+           'write_json', 'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table',
+           'read_curves', 'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet', 'heat_sheet',
+           'write_report', 'command', 'finish', 'begin', 'train', 'find_weights', 'eval_parser', 'check_eval',
+           'error_lines', 'evaluate_weights', 'open_weights', 'to_device', 'find_pictures', 'picture_batches',
+           'free_name', 'detection_records', 'readable', 'write_whole', 'encode_picture', 'new_folder',
+           'predict_parser', 'predict_files', 'write_detections', 'predict', 'export_parser', 'export_weights', 'fetch',
+           'md5_of', 'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc',
+           'devkit_sets', 'inspect_devkit', 'page_tables', 'new_figure', 'count_figures', 'place_figures',
+           'picture_figures', 'write_page', 'check_page', 'data_parser', 'data', 'data_download', 'data_inspect',
+           'model_diagram', 'space_card', 'space_requirements', 'build_wheel', 'make_space', 'push_space', 'app_parser',
+           'run_app', 'exercise_cards', 'progress_lines', 'check_exercises']
 
 # %% ../nbs/20_cli.ipynb #imports-export
 import argparse, base64, collections, csv, datetime, errno, glob, hashlib, http.client, io, json, logging, math, os, platform, re, shlex
@@ -1492,6 +1494,224 @@ def data_inspect(a):
     print(f'Page: {page}', flush=True)
     if faults: raise InputError(f'There are faults, {len(faults)} in all, named above and in {page}: mend them, or leave those pictures '
                                 'out by --skip_bad.')
+
+# %% ../nbs/20_cli.ipynb #model_diagram
+def model_diagram(model # a `YOLOv3`
+                 )->str: # lines of text
+    "The network as a drawing in letters: what each part hands on, as channels × rows × columns."
+    import torch
+    from yolov3_nb.model import YOLOv3
+    size, dim = model.image_size, lambda t: ' × '.join(map(str, t.shape[1:]))
+    with torch.no_grad(), torch.device('meta'):                                    # shapes without numbers
+        twin, x = YOLOv3(**model.config()), torch.empty(1, 3, size, size)
+        maps, preds = [dim(c) for c in twin.backbone(x)], [f'3 × {p.shape[2]} × {p.shape[3]} × {p.shape[4]}' for p in twin(x)]
+    left, right = (max(map(len, names)) for names in (maps, preds))
+    rows = [f'c{k} {c:<{left}} ──{joint}── set{k} ── head{k} ── {p:<{right}}  {kind} objects'
+            for k, c, joint, p, kind in zip((5, 4, 3), maps, '┬┼┴', preds, ('large', 'medium', 'small'))]
+    up = ' '*rows[0].index('┬')
+    return '\n'.join([f'picture 3 × {size} × {size}', '  │', f'Darknet-53 at width {model.width:g}', f'  ├─ {rows[0]}', f'  │  {up}│ route4, up 2 ×',
+                      f'  ├─ {rows[1]}', f'  │  {up}│ route3, up 2 ×', f'  └─ {rows[2]}'])
+
+# %% ../nbs/20_cli.ipynb #space-card
+SPACE_GRADIO = '6.31.0' # that the Space runs
+SPACE_CARD = '''---
+title: yolov3_nb
+emoji: 🔎
+colorFrom: green
+colorTo: blue
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+pinned: false
+license: apache-2.0
+short_description: A YOLOv3 trained from scratch, and why it sees a box
+tags: [object-detection, yolov3, grad-cam]
+---
+<!-- Written by yolov3_app --make_space, not by hand. -->
+# What does the detector see?
+
+A YOLOv3 that the course [yolov3_nb](https://github.com/yolov3-nb/yolov3_nb) trains from scratch. Give it a picture: it draws the boxes of all three grids, lists them, and shows for each what spoke for it.
+{about}
+
+## The network
+{parameters:,} parameters; weights as safetensors, no pickle anywhere.
+
+```
+{diagram}
+```
+
+## Measured
+{measured}
+
+## Classes
+{classes}
+
+## Your picture
+At most {megabytes} MB and {megapixels} million pixels. It is kept for {minutes:.0f} minutes where no other visitor can list it, and then deleted. Nothing is recorded or passed on.
+
+`pip install -r requirements.txt && python app.py` runs the same app on your own machine.
+'''
+
+def _measured(result): # what a file in results/ says, as Markdown; and AP by class
+    if not result: return 'These weights have not been measured.', {}
+    m, d = result['metrics'], result['data']
+    columns = {'class': 'class_acc', 'no-object': 'noobj_acc', 'object': 'obj_acc', 'mAP@0.5': 'map50', '11-point': 'map50_11pt', 'COCO AP': 'map_coco'}
+    cells = ['–' if m.get(k) is None else f'{m[k]:.2f}' for k in columns.values()]
+    rows = ['| ' + ' | '.join(r) + ' |' for r in (columns, ['---']*len(columns), cells)]
+    return '\n'.join([*rows, '', f"On the {d['n_test']} pictures of {d['test']}, {result['date']}, by `{result['command']}` at commit {result['commit']}. "
+                      'The first three are accuracies in percent over the cells of the three grids.']), m['ap50']
+
+def space_card(
+    model, # a `YOLOv3`
+    result:dict=None, # what a file in results/ holds; None: not measured
+    about:str='', # what it was trained on
+)->str: # the content of the Space's README.md
+    "What the Space says of itself: front matter, network, figures, classes; every figure comes from `result`."
+    from yolov3_nb.app import LIMITS
+    from yolov3_nb.model import count_parameters
+    measured, ap = _measured(result)
+    classes = ', '.join(f'{n} (AP {ap[n]:.2f})' if ap.get(n) is not None else n for n in model.class_names)
+    return SPACE_CARD.format(gradio=SPACE_GRADIO, about=about.format(n=len(model.class_names)), parameters=count_parameters(model),
+                       diagram=model_diagram(model), measured=measured, classes=classes, minutes=LIMITS['keep']/60, **LIMITS)
+
+# %% ../nbs/20_cli.ipynb #space-parts
+SPACE_APP = '''"The app of the course yolov3_nb as a Hugging Face Space. Written by yolov3_app --make_space, not by hand."
+import os, sys
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+sys.path.insert(0, str(next(here.glob('yolov3_nb-*.whl')))) # pure Python, which runs out of its wheel: a Space installs before its files are there
+from yolov3_nb.app import serve
+
+serve(here/'weights', host=os.environ.get('GRADIO_SERVER_NAME', '127.0.0.1'))
+'''
+TRAINING_ONLY = 'pytorch-lightning', 'torchmetrics', 'tensorboard', 'jinja2', 'fastcore'
+
+def _project(): # the clone's root, and what its settings.ini says
+    import yolov3_nb
+    root = Path(yolov3_nb.__file__).resolve().parent.parent
+    from configparser import ConfigParser
+    cfg = ConfigParser(delimiters=['='])
+    if not cfg.read(root/'settings.ini', encoding='utf-8') or not (root/'setup.py').is_file():
+        raise InputError('A Space is made from a clone of the project, and this library was not run from one: clone it, then pip install -e .')
+    return root, cfg['DEFAULT']
+
+def space_requirements()->str: # the content of requirements.txt
+    "What the app needs of what the library needs, and Gradio; the library itself comes as a wheel."
+    cfg = _project()[1]
+    needs = [r for r in (cfg['requirements'] + ' ' + cfg['app_requirements']).split() if not r.startswith(TRAINING_ONLY)]
+    return '\n'.join(needs) + '\n'
+
+# %% ../nbs/20_cli.ipynb #build_wheel
+def build_wheel(
+    folder:str|Path, # where to
+)->Path: # the wheel
+    "Pack the library of this clone; the same files give the same bytes."
+    import tempfile
+    root, _ = _project()
+    with tempfile.TemporaryDirectory() as tmp:
+        files = ['settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', *(f'yolov3_nb/{f.name}' for f in (root/'yolov3_nb').glob('*.py'))]
+        for name in files:
+            (copy := Path(tmp)/'tree'/name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root/name, copy)
+            copy.chmod(0o644)
+        done = subprocess.run([sys.executable, 'setup.py', '-q', 'bdist_wheel', '--dist-dir', tmp], cwd=Path(tmp)/'tree', capture_output=True, text=True,
+                              env=os.environ | {'SOURCE_DATE_EPOCH': '946684800'})   # every file of the year 2000
+        wheel = next(Path(tmp).glob('*.whl'), None)
+        if not wheel: raise InputError(f"The wheel could not be built ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]}): pip install setuptools.")
+        return Path(shutil.copy(wheel, folder))
+
+# %% ../nbs/20_cli.ipynb #make_space
+def make_space(
+    folder:str|Path='spaces', # where to; what is in it and not ours stays
+    weights:str|Path='weights/toy', # a weights folder
+    result:str|Path=None, # the file in results/ that measured them
+    about:str=None, # what the network was trained on; ToyVOC unless told
+)->list: # paths of all files, relative to the folder
+    "Write the whole Space: app.py, requirements.txt, README.md, the library's wheel and the weights."
+    import tempfile
+    from yolov3_nb.app import TOY
+    from yolov3_nb.model import YOLOv3
+    model, folder = YOLOv3.from_pretrained(weights), Path(folder)
+    try: measured = json.loads(Path(result).read_text(encoding='utf-8')) if result else None
+    except (OSError, ValueError): raise InputError(f'{result} is no file of results: give the JSON that `yolov3_train --results NAME` wrote.') from None
+    with tempfile.TemporaryDirectory() as tmp:
+        (new := Path(tmp)/'space').mkdir()
+        card = space_card(model, measured, TOY if about is None else about)
+        for name, text in {'app.py': SPACE_APP, 'requirements.txt': space_requirements(), 'README.md': card}.items():
+            (new/name).write_text(text, encoding='utf-8')
+        build_wheel(new)
+        shutil.copytree(weights, new/'weights')
+        if folder.is_dir():
+            for old in folder.glob('yolov3_nb-*.whl'): old.unlink()
+        shutil.copytree(new, folder, dirs_exist_ok=True)
+        return sorted(f.relative_to(new).as_posix() for f in new.rglob('*') if f.is_file())
+
+# %% ../nbs/20_cli.ipynb #push_space
+def push_space(
+    name:str, # 'owner/name' on the Hub
+    agree=lambda: True, # called after it was said what will happen; nothing happens unless it returns True
+    private:bool=False, # only for its owner
+    api=None, # a `huggingface_hub.HfApi`
+    **kwargs, # for `make_space`
+)->str: # the Space's address, or None
+    "Make the Space anew and upload it, after saying what will be done."
+    import tempfile
+    from huggingface_hub import HfApi
+    if name.count('/') != 1: raise InputError(f'{name!r} is no name of a Space: give OWNER/NAME.')
+    with tempfile.TemporaryDirectory() as tmp:
+        files = make_space(tmp, **kwargs)
+        size = sum((Path(tmp)/f).stat().st_size for f in files)/1e6
+        print(f"This will make the {'private' if private else 'public'} Space {name} where it is missing, and upload {len(files)} files, {size:.1f} MB:",
+              *files, 'A wheel of an older version that is there will be removed.', sep='\n  ', flush=True)
+        if not agree(): return print('Nothing was uploaded.')
+        try:
+            (api := api or HfApi()).create_repo(name, repo_type='space', space_sdk='gradio', private=private, exist_ok=True)
+            api.upload_folder(folder_path=tmp, repo_id=name, repo_type='space', commit_message='The app of yolov3_nb', delete_patterns='*.whl')
+        except Exception as e: # the Hub's client raises many kinds
+            raise InputError(f'The Space was not uploaded ({type(e).__name__}): log in with `hf auth login`, and check the name and the network.') from e
+    return f'https://huggingface.co/spaces/{name}'
+
+# %% ../nbs/20_cli.ipynb #run_app
+APP_EXAMPLES = '''examples:
+  yolov3_app                                 the app, on this machine, with the weights of the project
+  yolov3_app --weights runs/voc-1/weights    with your own
+  yolov3_app --make_space                    write the folder spaces/
+  yolov3_app --push_space you/yolov3         upload it, after asking'''
+
+def app_parser()->argparse.ArgumentParser:
+    "The flags of `yolov3_app`"
+    p = argparse.ArgumentParser('yolov3_app', description='A page that shows what the detector finds in a picture, and why.', epilog=APP_EXAMPLES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--weights', default='toy', metavar='W', help="weights folder, Hub id, or 'toy' (default: toy)")
+    p.add_argument('--host', default='127.0.0.1', metavar='ADDRESS', help='127.0.0.1 is this machine only; 0.0.0.0 is for everybody who can reach it')
+    p.add_argument('--port', type=int, metavar='INT', help='default: the first that is free from 7860 on')
+    p.add_argument('--open', action='store_true', help='open the page in a browser')
+    space = p.add_argument_group('Hugging Face Spaces')
+    space.add_argument('--make_space', nargs='?', const='spaces', metavar='DIR', help='write all that a Space needs into a folder (default: spaces)')
+    space.add_argument('--push_space', metavar='OWNER/NAME', help='write it and upload it, after saying what will be done')
+    space.add_argument('--results', metavar='FILE', help='JSON with the figures of the weights (default: results/toy.json for toy)')
+    space.add_argument('--private', action='store_true', help='a new Space is for its owner only')
+    space.add_argument('--yes', action='store_true', help='upload without asking')
+    return p
+
+def _asked():
+    try: return input('Upload it? [y/N] ').strip().lower() in ('y', 'yes')
+    except EOFError: return False   # nobody there to ask
+
+@command
+def run_app(argv=None):
+    "Show what the detector finds, and why, on a page; or make that page a Space (`yolov3_app`)"
+    a = app_parser().parse_args(argv)
+    weights, toy = find_weights(a.weights), a.weights == 'toy'
+    about = None if toy else f'The weights are those of {Path(a.weights).name}, {{n}} classes.'
+    if a.make_space or a.push_space:
+        kwargs = dict(weights=weights, result=a.results or (_project()[0]/'results'/'toy.json' if toy else None), about=about)
+        if a.make_space: print(f'{a.make_space}:', *make_space(a.make_space, **kwargs), sep='\n  ')
+        if a.push_space and (url := push_space(a.push_space, (lambda: True) if a.yes else _asked, a.private, **kwargs)): print(url)
+        return
+    from yolov3_nb.app import TOY, serve
+    serve(weights, a.host, a.port, TOY if toy else about, a.open)
 
 # %% ../nbs/20_cli.ipynb #check-cards
 def exercise_cards(

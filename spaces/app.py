@@ -1,0 +1,9 @@
+"The app of the course yolov3_nb as a Hugging Face Space. Written by yolov3_app --make_space, not by hand."
+import os, sys
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+sys.path.insert(0, str(next(here.glob('yolov3_nb-*.whl')))) # pure Python, which runs out of its wheel: a Space installs before its files are there
+from yolov3_nb.app import serve
+
+serve(here/'weights', host=os.environ.get('GRADIO_SERVER_NAME', '127.0.0.1'))
