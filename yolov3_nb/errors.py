@@ -21,7 +21,7 @@ def _coco_id(id): # '000012' -> 12, as conversions of VOC have it; '2008_000123'
 def _coco_truth(gts, ids, sizes, class_names): # the annotation file that COCO's programs want beside the results
     boxes = gts['boxes'].double().tolist()
     rows = zip(gts['image'].tolist(), gts['labels'].tolist(), boxes, gts['difficult'].tolist())
-    return {'images': [{'id': _coco_id(i), 'file_name': f'{i}.jpg', 'height': h, 'width': w} for i, (h, w) in zip(ids, sizes)],
+    return {'info': {}, 'images': [{'id': _coco_id(i), 'file_name': f'{i}.jpg', 'height': h, 'width': w} for i, (h, w) in zip(ids, sizes)],
             'categories': [{'id': c, 'name': name} for c, name in enumerate(class_names, 1)],
             'annotations': [{'id': n, 'image_id': _coco_id(ids[i]), 'category_id': c + 1, 'bbox': [x, y, x2 - x, y2 - y],
                              'area': (x2 - x)*(y2 - y), 'iscrowd': int(d)} for n, (i, c, (x, y, x2, y2), d) in enumerate(rows, 1)]}
