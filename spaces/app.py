@@ -3,7 +3,8 @@ import os, sys
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(here.glob('yolov3_nb-*.whl')))) # pure Python, which runs out of its wheel: a Space installs before its files are there
+# The library is Python only, which runs out of its wheel; a Space installs requirements.txt before this file is there.
+sys.path.insert(0, str(next(here.glob('yolov3_nb-*.whl'))))
 from yolov3_nb.app import serve
 
 serve(here/'weights', host=os.environ.get('GRADIO_SERVER_NAME', '127.0.0.1'))
