@@ -272,7 +272,9 @@ def test_desk_and_telephone(page, tmp_path):
         assert page.driver.execute_script('return document.documentElement.scrollWidth <= document.documentElement.clientWidth'), f'{name}: the page is too wide'
     assert np.mean(shots['dark']) < 110 < np.mean(shots['desk'])
     if folder := os.environ.get('YOLOV3_SCREENSHOTS'):
-        height, both = shots['desk'].height, Image.new('RGB', (1280 + 40 + 390*shots['desk'].height//shots['phone'].height, shots['desk'].height), 'white')
-        both.paste(shots['desk'], (0, 0))
-        both.paste(shots['phone'].resize((390*height//shots['phone'].height, height), Image.Resampling.LANCZOS), (1320, 0))
-        both.quantize(96).save(Path(folder)/'app.png', optimize=True)
+        desk, phone = shots['desk'], shots['phone'].resize((240, round(240*shots['phone'].height/390)), Image.Resampling.LANCZOS)
+        both = Image.new('RGB', (desk.width + 20 + phone.width, desk.height), 'white')
+        both.paste(desk, (0, 0))
+        both.paste(phone, (desk.width + 10, 16))
+        both = both.resize((1100, round(1100*both.height/both.width)), Image.Resampling.LANCZOS)
+        both.quantize(256, Image.Quantize.MAXCOVERAGE).save(Path(folder)/'app.png', optimize=True)

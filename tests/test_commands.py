@@ -4,7 +4,7 @@ import pytest
 
 def run(*args): return subprocess.run(args, capture_output=True, text=True, timeout=120)
 
-@pytest.mark.parametrize('command', ['yolov3_train', 'yolov3_eval', 'yolov3_predict', 'yolov3_export', 'yolov3_data', 'yolov3_check'])
+@pytest.mark.parametrize('command', ['yolov3_train', 'yolov3_eval', 'yolov3_predict', 'yolov3_export', 'yolov3_app', 'yolov3_data', 'yolov3_check'])
 def test_help(command):
     done = run(command, '--help')
     assert done.returncode == 0 and done.stdout.startswith(f'usage: {command}')

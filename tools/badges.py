@@ -41,11 +41,11 @@ def extras(cells, cfg):
     return [more[n] for n in sorted(found & more.keys())]
 
 def runtime(cells, cfg):
+    "Source of the runtime cell: five lines, and no import statement, for which nbdev would run the cell when it builds the site."
     packages = ''.join(f" '{s}'" for s in extras(cells, cfg))
     return f'''#| hide
 # On Colab and Kaggle (there with Internet switched on): fetch the course, install what this chapter needs, go to its folder.
-os = __import__('os')  # without an import statement, for which nbdev would run this cell when it builds the site
-if {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & os.environ.keys() and not os.path.exists('../settings.ini'):
+if {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & (os := __import__('os')).environ.keys() and not os.path.exists('../settings.ini'):
     get_ipython().system("[ -d {cfg['repo']} ] || git clone -q --depth 1 {cfg['git_url'].replace('%(user)s', cfg['user'])}"
                          " && pip install -q ./{cfg['repo']}{packages}")
     os.chdir('{cfg['repo']}/nbs')'''
@@ -53,7 +53,7 @@ if {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & os.environ.keys() and not
 def dressed(cells, name, cfg):
     "The cells of a chapter, with badges and runtime cell as they should be; all other cells as they are."
     cells = [dict(c) for c in cells]
-    at = next((i for i, c in enumerate(cells) if c['cell_type'] == 'code' and '#| default_exp' in source(c)), None)
+    at = next((i for i, c in enumerate(cells) if c['cell_type'] == 'code' and '#| default_exp' in source(c) and '#| export' not in source(c)), None)
     if at is None:
         at = next((i for i, c in enumerate(cells) if c['id'] == 'runtime'), 1)
         if at == len(cells) or cells[at]['id'] != 'runtime':

@@ -3,7 +3,7 @@
 The objects are VOC's own where the environment variable YOLOV3_VOC names the folder that holds VOCdevkit, else about as many are drawn by lot.
 The detections are made up, from one seed: boxes near the objects, off by little or much, a tenth of them of another class, and noise up to
 the number asked for, all of them with scores above 0.05. Memory is counted from before they exist: all that it takes beside a model."""
-import argparse, datetime, json, resource, sys, time
+import argparse, contextlib, datetime, json, resource, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,7 +77,7 @@ if __name__ == '__main__':
     p.add_argument('--threads', type=int, default=1, help='of PyTorch; more gain little here')
     p.add_argument('--results', metavar='NAME', help='also write results/NAME.json')
     a = p.parse_args()
-    found = measure(a.pictures, a.boxes, a.threads)
+    with contextlib.redirect_stdout(sys.stderr): found = measure(a.pictures, a.boxes, a.threads)   # what is missing is said there
     if a.results:
         from yolov3_nb.cli import commit_used, device_name, versions_used, write_json
         write_json({'name': a.results, 'command': ' '.join(['python', 'tools/bench_evaluation.py', *sys.argv[1:]]), 'seed': 0, 'commit': commit_used(),

@@ -398,9 +398,9 @@ def serve(
     demo = build_app(model, examples, about.format(n=len(model.class_names)), limits)
     try:
         demo.launch(
-            server_name=host, server_port=port, share=False, inbrowser=open_browser, prevent_thread_lock=True, quiet=True, show_error=False,
-            ssr_mode=False, max_file_size=f"{limits['megabytes']}mb", app_kwargs={'middleware': [guard]}, footer_links=['api', 'settings'],
-            theme=_theme(gr), head=f'<style>{CSS}</style>')
+            server_name=host, server_port=port, share=False, inbrowser=open_browser, inline=False, prevent_thread_lock=True, quiet=True,
+            show_error=False, ssr_mode=False, max_file_size=f"{limits['megabytes']}mb", app_kwargs={'middleware': [guard]},
+            footer_links=['api', 'settings'], theme=_theme(gr), head=f'<style>{CSS}</style>')
     except OSError as e: raise InputError(f'The app cannot be started at {host}:{port or 7860} ({e}): give another --port.') from None
     print(f'The app: {demo.local_url} (Ctrl-C ends it)', flush=True)
     if block: demo.block_thread()

@@ -228,8 +228,7 @@ def collate(
     return torch.stack([x for x, _ in batch]), Targets(t for _, t in batch)
 
 # %% ../nbs/02_augmentation.ipynb #worker-init
-def worker_init(worker_id:int # as DataLoader gives it
-):
+def worker_init(worker_id:int): # as DataLoader gives it
     "For a DataLoader's `worker_init_fn`: one thread a worker, since threads within threads only get in each other's way."
     if torch.utils.data.get_worker_info(): signal.signal(signal.SIGINT, signal.SIG_IGN)  # what Ctrl-C means, the main process decides
     cv2.setNumThreads(0)

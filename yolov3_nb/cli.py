@@ -1588,7 +1588,8 @@ serve(here/'weights', host=os.environ.get('GRADIO_SERVER_NAME', '127.0.0.1'))
 TRAINING_ONLY = 'pytorch-lightning', 'torchmetrics', 'tensorboard', 'jinja2', 'fastcore'
 
 def _project(): # the clone's root, and what its settings.ini says
-    root = Path(__file__).parent.parent if '__file__' in globals() else Path('..').resolve()
+    import yolov3_nb
+    root = Path(yolov3_nb.__file__).resolve().parent.parent
     from configparser import ConfigParser
     cfg = ConfigParser(delimiters=['='])
     if not cfg.read(root/'settings.ini', encoding='utf-8') or not (root/'setup.py').is_file():

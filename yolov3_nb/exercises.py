@@ -672,6 +672,106 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
 
+# %% ../nbs/19_exercises.ipynb #place
+def _place(lr, min_lr, max_lr, steps, log=True, gaps=True, whole=False):
+    "The step at which a ramp passes a rate."
+    share = math.log(lr / min_lr) / math.log(max_lr / min_lr) if log else (lr - min_lr) / (max_lr - min_lr)
+    place = share * (steps - 1 if gaps else steps)
+    return round(place) if whole else place
+
+EXERCISES['07_place'] = Exercise(_place, cases=lambda: [
+    (1e-5, 1e-5, 10., 100), (10., 1e-5, 10., 100), (.01, 1e-5, 10., 100), (.5, 1e-3, 1., 50), (2e-4, 1e-4, 1., 31)], mistakes={
+    'That is the place on a linear ramp: take the logarithm of both quotients.': dict(log=False),
+    'From the first of 100 steps to the last there are 99 strides: the last step has the number steps - 1.': dict(gaps=False),
+    'A rate may lie between two steps: do not round.': dict(whole=True),
+    'The ramp begins at min_lr: it is lr / min_lr whose logarithm counts.': lambda lr, a, b, n: math.log(lr) / math.log(b / a) * (n - 1),
+    'The way goes from min_lr to max_lr: divide by ln(max_lr / min_lr), not by ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1)})
+
+# %% ../nbs/19_exercises.ipynb #both
+def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, twice=False):
+    "The mean of a running average from the left and one from the right."
+    def one(values):
+        average, out = 0., []
+        for n, v in enumerate(values, 1):
+            average = beta * average + (1 - beta) * v
+            out.append(average / (1 - beta**n) if correct else average)
+        return out
+    left = one(losses)
+    if twice: return one(left[::-1])[::-1]
+    if not back: return left
+    right = one(losses[::-1])[::-1 if turned else 1]
+    return [(a + b) / (2 if mean else 1) for a, b in zip(left, right)]
+
+EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
+    ([10., 8.], .9), ([5.] * 4, .9), ([3., 1., 2., 8.], .5), ([1., 2., 3., 4., 5., 4., 3.], .8), ([4., 4., 1.], 0.)], mistakes={
+    'An average that begins at zero is too small at first: divide by 1 - beta**n after n losses, as `smooth` does.': dict(correct=False),
+    'Turn the backward half round again, so that both halves speak of the same step.': dict(turned=False),
+    'Take the mean of the two halves, not their sum.': dict(mean=False),
+    'The backward half is missing: smooth the losses in reverse order, too.': dict(back=False),
+    'You smooth what is smoothed already: the backward half goes over the losses themselves.': dict(twice=True)})
+
+# %% ../nbs/19_exercises.ipynb #steps
+def _total_steps(pictures, batch, devices, accumulate, epochs, share=True, full=True, rest=True, each=True, collect=True):
+    "Steps of the optimiser in a run."
+    mine = pictures // devices if share else pictures
+    batches = mine // batch if full else math.ceil(mine / batch)
+    if not collect: accumulate = 1
+    if not each: return math.ceil(batches * epochs / accumulate)
+    return epochs * (math.ceil(batches / accumulate) if rest else batches // accumulate)
+
+EXERCISES['08_steps'] = Exercise(_total_steps, cases=lambda: [
+    (80, 8, 1, 1, 5), (83, 8, 1, 1, 2), (1700, 16, 1, 4, 15), (1001, 8, 2, 1, 3), (1001, 8, 4, 3, 2)], mistakes={
+    'Each device has only its share of the pictures: divide by `devices` first.': dict(share=False),
+    'The last batch of an epoch is dropped when it is not full: round the batches down.': dict(full=False),
+    'At the end of an epoch a step is made of what has been collected: round the steps up.': dict(rest=False),
+    'Nothing is collected across the end of an epoch: count the steps of one, and multiply last.': dict(each=False),
+    '`accumulate` batches make one step.': dict(collect=False)})
+
+# %% ../nbs/19_exercises.ipynb #cycle
+def _one_cycle_rate(step, steps, peak, warmup, cosine=True, start=1 / 25, end=1e-4, top=-1, last=-1):
+    "The rate of a one-cycle schedule at a step."
+    first, top, last = peak * start, warmup * steps + top, steps + last
+    a, b, x = (first, peak, step / top) if step <= top else (peak, peak * end / 25, (step - top) / (last - top))
+    return b + (a - b) * ((1 + math.cos(math.pi * x)) / 2 if cosine else 1 - x)
+
+EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
+    (0, 50, 100., .2), (9, 50, 100., .2), (4, 50, 100., .2), (20, 50, 100., .2), (30, 50, 100., .2), (49, 50, 100., .2), (100, 1590, 4., .15)], mistakes={
+    'Along half a cosine, not along a line: slowly at both ends.': dict(cosine=False),
+    'It starts at a 25th of the peak, not at zero.': dict(start=0),
+    'It starts at a 25th of the peak, not at the peak itself: first it climbs.': dict(start=1),
+    'It ends at a 10,000th of where it *started*, and that was a 25th of the peak.': dict(end=25e-4),
+    'It ends at a 10,000th of where it started, small but not zero.': dict(end=0),
+    'Steps are counted from 0: the peak is at step warmup * steps - 1.': dict(top=0),
+    'Steps are counted from 0: the last one is steps - 1, and there the fall ends.': dict(last=0)})
+
+# %% ../nbs/19_exercises.ipynb #average
+def _start_left(updates, decay, warm=True, pick=min, first=1, came=False):
+    "The share of a moving average that is still its start."
+    left = math.prod(pick(decay, (1 + n) / (10 + n)) if warm else decay for n in range(first, updates + first))
+    return 1 - left if came else left
+
+EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [(1, .999), (0, .999), (2, .999), (3, .2), (4, .3), (1, .05)], mistakes={
+    'That is an average without warm-up: the first updates keep less than `decay`.': dict(warm=False),
+    'The smaller of the two is kept, not the larger.': dict(pick=max),
+    'Updates are counted from 1: the first keeps min(decay, 2 / 11).': dict(first=0),
+    'That is what has come in: what is left of the start is the rest.': dict(came=True),
+    'What one update keeps, the next keeps a share of: multiply them all.': lambda n, d: min(d, (1 + n) / (10 + n)) if n else 1.})
+
+# %% ../nbs/19_exercises.ipynb #left
+def _still_to_come(n, size, seed, epoch, batches, by='both', skip='pictures', part='rest', order=True):
+    "The rest of an epoch's order."
+    seed = {'both': seed + epoch, 'seed': seed, 'epoch': epoch}[by]
+    perm, done = torch.randperm(n, generator=torch.Generator().manual_seed(seed)), batches * (size if skip == 'pictures' else 1)
+    left = perm[done:] if part == 'rest' else perm[:done]
+    return left if order else left.sort().values
+
+EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [(6, 2, 3, 4, 1), (10, 3, 1, 2, 2), (10, 3, 0, 0, 0), (12, 4, 5, 3, 3)], mistakes={
+    'Each epoch has an order of its own: its seed is seed + epoch.': dict(by='seed'),
+    'Each run has an order of its own, too: its seed is seed + epoch.': dict(by='epoch'),
+    'So many *batches* were seen, of `size` pictures each: leave batches * size out.': dict(skip='batches'),
+    'Those are the pictures that it has had; the others are wanted.': dict(part='seen'),
+    'In the order of the epoch: do not sort.': dict(order=False)})
+
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1, first=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
@@ -967,7 +1067,7 @@ EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
     'The largest weight without its sign: a channel may have its largest below zero.': dict(signed=True),
     'The scale is what int8 is multiplied by to get the weight back; yours is its inverse.': dict(inverse=True)}, most=40)
 
-# %% ../nbs/19_exercises.ipynb #original
+# %% ../nbs/19_exercises.ipynb #app-original
 def _to_original(boxes, shown, original, axes='own', up=True, clip=True, edge=0):
     "Boxes in the shown picture, in pixels of the original."
     (sh, sw), (h, w) = shown, original
@@ -985,7 +1085,30 @@ EXERCISES['11b_original'] = Exercise(_to_original, cases=lambda: [
     'A box may stick out of the picture by rounding: clamp it.': dict(clip=False),
     'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.': dict(edge=1)})
 
-# %% ../nbs/19_exercises.ipynb #queue
+# %% ../nbs/19_exercises.ipynb #app-header
+def _png_size(data, order='big', swap=False, start=16, mark=True, name=True, whole=True):
+    "Width and height of a PNG, out of its first bytes."
+    if whole and len(data) < 24: return None
+    if mark and data[:8] != bytes([137, 80, 78, 71, 13, 10, 26, 10]): return None
+    if name and data[12:16] != b'IHDR': return None
+    size = tuple(int.from_bytes(data[at:at + 4], order) for at in (start, start + 4))
+    return size[::-1] if swap else size
+
+def _png_cases():
+    start = lambda w, h, mark=bytes([137, 80, 78, 71, 13, 10, 26, 10]), name=b'IHDR': (
+        mark + (13).to_bytes(4, 'big') + name + w.to_bytes(4, 'big') + h.to_bytes(4, 'big'))
+    return [(start(3, 2),), (start(3, 2)[:20],), (start(3, 2, mark=b'GIF89aXX'),), (start(3, 2, name=b'IDAT'),), (b'',), (b'no picture',),
+            (start(20000, 70000) + bytes(9),)]
+
+EXERCISES['11b_header'] = Exercise(_png_size, _png_cases, mistakes={
+    "The large byte comes first: order 'big'.": dict(order='little'),
+    'The width stands first, then the height.': dict(swap=True),
+    'These are the length and the name of the chunk: eight bytes further on stand the sizes.': dict(start=8),
+    'Anything passes for a PNG: look at the first eight bytes.': dict(mark=False),
+    'The first chunk must be called IHDR: bytes 12 to 16.': dict(name=False),
+    'What is cut off has no size: ask whether there are 24 bytes.': dict(whole=False)})
+
+# %% ../nbs/19_exercises.ipynb #app-queue
 def _answer_times(arrivals, seconds, waiting, count='waiting', limit=True, charge=False, idle=True, since=False, more=False):
     "When one worker has answered each request; None for those who are sent away."
     free, starts, out = 0., [], []
@@ -1011,7 +1134,7 @@ EXERCISES['11b_queue'] = Exercise(_answer_times, cases=lambda: [
     'That is how long each waited; asked for is the time at which he has his answer.': dict(since=True),
     'One too many: with `waiting` in the queue already, the next is sent away.': dict(more=True)})
 
-# %% ../nbs/19_exercises.ipynb #again
+# %% ../nbs/19_exercises.ipynb #app-again
 def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou'):
     "The number of the box that was chosen, among new boxes; 0 where it is gone."
     x1, y1, x2, y2 = box.tolist()
@@ -1045,7 +1168,7 @@ def _exercise_cells(path):
 def _workbench():
     "The names that a cell of a chapter may use."
     names = {'torch': torch, 'Tensor': Tensor, 'F': torch.nn.functional, 'nn': torch.nn, 'math': math}
-    for module in ('toyvoc', 'data', 'augment', 'boxes', 'anchors', 'model', 'loss'): exec(f'from yolov3_nb.{module} import *', names)
+    for module in ('toyvoc', 'data', 'augment', 'boxes', 'anchors', 'model', 'loss', 'lr_finder'): exec(f'from yolov3_nb.{module} import *', names)
     return names | {'np': importlib.import_module('numpy'), 'ElementTree': importlib.import_module('defusedxml.ElementTree')}
 
 def check_all(
