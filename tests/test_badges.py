@@ -33,6 +33,11 @@ def test_badges_come_once_and_in_one_form(course, tool):
 def test_a_chapter_without_a_module_gets_a_cell(course):
     assert course(TITLE, INTRO)[1][1].startswith('#| hide\n# On Colab')
 
+def test_nothing_of_it_gets_into_the_library(course):
+    both = cell('code', 'e', '#| default_exp boxes\n#| export\nimport torch')
+    said = course(TITLE, both, INTRO)[1]
+    assert said[1].startswith('#| hide\n# On Colab') and said[2] == '#| default_exp boxes\n#| export\nimport torch'
+
 def test_it_installs_what_the_chapter_imports(course):
     imports = cell('code', 'x', '%time\nimport onnx, torch\nfrom pycocotools.coco import COCO\nimport pytest')
     said = course(TITLE, EXP, INTRO, imports)[1][1]

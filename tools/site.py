@@ -87,7 +87,8 @@ def build():
     unlink_undocumented(cfg)
     lost = cfg.doc_path/'404.html'
     if lost.is_file():  # it is shown at any depth, so its links start from the site's address
-        lost.write_text(re.sub(r'((?:href|src)=")(?:\./)?(?![a-z]+:|/|#)', rf'\g<1>{cfg.doc_baseurl}/', lost.read_text(encoding='utf-8')), encoding='utf-8')
+        text = re.sub(r'((?:href|src)=")(?:\./)?(?![a-z]+:|/|#)', rf'\g<1>{cfg.doc_baseurl}/', lost.read_text(encoding='utf-8'))
+        lost.write_text(re.sub(r'(<meta[^>]*smalldocs:offset[^>]*content=")[^"]*', rf'\g<1>{cfg.doc_baseurl}/', text), encoding='utf-8')
     return done.returncode
 
 def unlink_undocumented(cfg):
