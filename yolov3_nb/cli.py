@@ -358,9 +358,9 @@ def fit(
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise
         raise InputError(f'{run} takes no more ({e.strerror}): make room. The last checkpoint is whole. {how}') from None
     whole = whole_epoch(trainer)
-    if done := whole and trainer.current_epoch >= trainer.max_epochs: return True
-    print(f'\nStopped in epoch {trainer.current_epoch - (not whole)}, at step {trainer.global_step}. {how}', file=sys.stderr)
-    return done
+    if whole and trainer.current_epoch >= trainer.max_epochs: return True
+    if trainer.is_global_zero: print(f'\nStopped in epoch {trainer.current_epoch - (not whole)}, at step {trainer.global_step}. {how}', file=sys.stderr)
+    return False
 
 # %% ../nbs/20_cli.ipynb #versions_used
 def versions_used()->dict: # package name -> version
@@ -1509,8 +1509,8 @@ def model_diagram(model # a `YOLOv3`
     rows = [f'c{k} {c:<{left}} ──{joint}── set{k} ── head{k} ── {p:<{right}}  {kind} objects'
             for k, c, joint, p, kind in zip((5, 4, 3), maps, '┬┼┴', preds, ('large', 'medium', 'small'))]
     up = ' '*rows[0].index('┬')
-    return '\n'.join([f'picture 3 × {size} × {size}', '  │', f'Darknet-53 at width {model.width:g}', f'  ├─ {rows[0]}', f'  │  {up}│ route4, up 2 ×',
-                      f'  ├─ {rows[1]}', f'  │  {up}│ route3, up 2 ×', f'  └─ {rows[2]}'])
+    return '\n'.join([f'picture 3 × {size} × {size}', '  │', f'Darknet-53 at width {model.width:g}', f'  ├─ {rows[0]}',
+                      f'  │  {up}│ route4, up 2 ×', f'  ├─ {rows[1]}', f'  │  {up}│ route3, up 2 ×', f'  └─ {rows[2]}'])
 
 # %% ../nbs/20_cli.ipynb #space-card
 SPACE_GRADIO = '6.31.0' # that the Space runs
@@ -1530,8 +1530,8 @@ tags: [object-detection, yolov3, grad-cam]
 <!-- Written by yolov3_app --make_space, not by hand. -->
 # What does the detector see?
 
-A YOLOv3 that the course [yolov3_nb](https://github.com/yolov3-nb/yolov3_nb) trains from scratch. Give it a picture: it draws the boxes of all three grids, lists them, and shows for each what spoke for it.
-{about}
+A YOLOv3 that the course [yolov3_nb](https://github.com/yolov3-nb/yolov3_nb) trains from scratch. Give it a picture: it draws the boxes
+of all three grids, lists them, and shows for each what spoke for it. {about}
 
 ## The network
 {parameters:,} parameters; weights as safetensors, no pickle anywhere.
@@ -1547,7 +1547,8 @@ A YOLOv3 that the course [yolov3_nb](https://github.com/yolov3-nb/yolov3_nb) tra
 {classes}
 
 ## Your picture
-At most {megabytes} MB and {megapixels} million pixels. It is kept for {minutes:.0f} minutes where no other visitor can list it, and then deleted. Nothing is recorded or passed on.
+At most {megabytes} MB and {megapixels} million pixels. It is kept for {minutes:.0f} minutes where no other
+visitor can list it, and then deleted. Nothing is recorded or passed on.
 
 `pip install -r requirements.txt && python app.py` runs the same app on your own machine.
 '''
@@ -1555,11 +1556,12 @@ At most {megabytes} MB and {megapixels} million pixels. It is kept for {minutes:
 def _measured(result): # what a file in results/ says, as Markdown; and AP by class
     if not result: return 'These weights have not been measured.', {}
     m, d = result['metrics'], result['data']
-    columns = {'class': 'class_acc', 'no-object': 'noobj_acc', 'object': 'obj_acc', 'mAP@0.5': 'map50', '11-point': 'map50_11pt', 'COCO AP': 'map_coco'}
+    columns = {'class': 'class_acc', 'no-object': 'noobj_acc', 'object': 'obj_acc',
+               'mAP@0.5': 'map50', '11-point': 'map50_11pt', 'COCO AP': 'map_coco'}
     cells = ['–' if m.get(k) is None else f'{m[k]:.2f}' for k in columns.values()]
     rows = ['| ' + ' | '.join(r) + ' |' for r in (columns, ['---']*len(columns), cells)]
-    return '\n'.join([*rows, '', f"On the {d['n_test']} pictures of {d['test']}, {result['date']}, by `{result['command']}` at commit {result['commit']}. "
-                      'The first three are accuracies in percent over the cells of the three grids.']), m['ap50']
+    how = f"On the {d['n_test']} pictures of {d['test']}, {result['date']}, by `{result['command']}` at commit {result['commit']}. "
+    return '\n'.join([*rows, '', how + 'The first three are accuracies in percent over the cells of the three grids.']), m['ap50']
 
 def space_card(
     model, # a `YOLOv3`
@@ -1580,7 +1582,8 @@ import os, sys
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
-sys.path.insert(0, str(next(here.glob('yolov3_nb-*.whl')))) # pure Python, which runs out of its wheel: a Space installs before its files are there
+# The library is Python only, which runs out of its wheel; a Space installs requirements.txt before this file is there.
+sys.path.insert(0, str(next(here.glob('yolov3_nb-*.whl'))))
 from yolov3_nb.app import serve
 
 serve(here/'weights', host=os.environ.get('GRADIO_SERVER_NAME', '127.0.0.1'))
@@ -1593,7 +1596,7 @@ def _project(): # the clone's root, and what its settings.ini says
     from configparser import ConfigParser
     cfg = ConfigParser(delimiters=['='])
     if not cfg.read(root/'settings.ini', encoding='utf-8') or not (root/'setup.py').is_file():
-        raise InputError('A Space is made from a clone of the project, and this library was not run from one: clone it, then pip install -e .')
+        raise InputError('A Space is made from a clone of the project, and this is none: clone it, then pip install -e .')
     return root, cfg['DEFAULT']
 
 def space_requirements()->str: # the content of requirements.txt
@@ -1610,15 +1613,18 @@ def build_wheel(
     import tempfile
     root, _ = _project()
     with tempfile.TemporaryDirectory() as tmp:
-        files = ['settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', *(f'yolov3_nb/{f.name}' for f in (root/'yolov3_nb').glob('*.py'))]
+        files = ['settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE']
+        files += [f'yolov3_nb/{f.name}' for f in (root/'yolov3_nb').glob('*.py')]
         for name in files:
             (copy := Path(tmp)/'tree'/name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root/name, copy)
             copy.chmod(0o644)
-        done = subprocess.run([sys.executable, 'setup.py', '-q', 'bdist_wheel', '--dist-dir', tmp], cwd=Path(tmp)/'tree', capture_output=True, text=True,
-                              env=os.environ | {'SOURCE_DATE_EPOCH': '946684800'})   # every file of the year 2000
+        dated = os.environ | {'SOURCE_DATE_EPOCH': '946684800'}   # every file of the year 2000
+        done = subprocess.run([sys.executable, 'setup.py', '-q', 'bdist_wheel', '--dist-dir', tmp], cwd=Path(tmp)/'tree', env=dated,
+                              capture_output=True, text=True)
         wheel = next(Path(tmp).glob('*.whl'), None)
-        if not wheel: raise InputError(f"The wheel could not be built ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]}): pip install setuptools.")
+        why = (done.stderr.strip().splitlines() or ['no reason given'])[-1]
+        if not wheel: raise InputError(f'The wheel could not be built ({why}): pip install setuptools.')
         return Path(shutil.copy(wheel, folder))
 
 # %% ../nbs/20_cli.ipynb #make_space
@@ -1634,7 +1640,8 @@ def make_space(
     from yolov3_nb.model import YOLOv3
     model, folder = YOLOv3.from_pretrained(weights), Path(folder)
     try: measured = json.loads(Path(result).read_text(encoding='utf-8')) if result else None
-    except (OSError, ValueError): raise InputError(f'{result} is no file of results: give the JSON that `yolov3_train --results NAME` wrote.') from None
+    except (OSError, ValueError):
+        raise InputError(f'{result} is no file of results: give the JSON that `yolov3_train --results NAME` wrote.') from None
     with tempfile.TemporaryDirectory() as tmp:
         (new := Path(tmp)/'space').mkdir()
         card = space_card(model, measured, TOY if about is None else about)
@@ -1662,14 +1669,15 @@ def push_space(
     with tempfile.TemporaryDirectory() as tmp:
         files = make_space(tmp, **kwargs)
         size = sum((Path(tmp)/f).stat().st_size for f in files)/1e6
-        print(f"This will make the {'private' if private else 'public'} Space {name} where it is missing, and upload {len(files)} files, {size:.1f} MB:",
-              *files, 'A wheel of an older version that is there will be removed.', sep='\n  ', flush=True)
+        kind = 'private' if private else 'public'
+        print(f'This will make the {kind} Space {name} where it is missing, and upload {len(files)} files, {size:.1f} MB:', *files,
+              'A wheel of an older version that is there will be removed.', sep='\n  ', flush=True)
         if not agree(): return print('Nothing was uploaded.')
         try:
             (api := api or HfApi()).create_repo(name, repo_type='space', space_sdk='gradio', private=private, exist_ok=True)
-            api.upload_folder(folder_path=tmp, repo_id=name, repo_type='space', commit_message='The app of yolov3_nb', delete_patterns='*.whl')
+            api.upload_folder(folder_path=tmp, repo_id=name, repo_type='space', commit_message='The app', delete_patterns='*.whl')
         except Exception as e: # the Hub's client raises many kinds
-            raise InputError(f'The Space was not uploaded ({type(e).__name__}): log in with `hf auth login`, and check the name and the network.') from e
+            raise InputError(f'The Space was not uploaded ({type(e).__name__}): log in by `hf auth login`, check name and network.') from e
     return f'https://huggingface.co/spaces/{name}'
 
 # %% ../nbs/20_cli.ipynb #run_app
@@ -1681,14 +1689,16 @@ APP_EXAMPLES = '''examples:
 
 def app_parser()->argparse.ArgumentParser:
     "The flags of `yolov3_app`"
-    p = argparse.ArgumentParser('yolov3_app', description='A page that shows what the detector finds in a picture, and why.', epilog=APP_EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser('yolov3_app', description='A page that shows what the detector finds in a picture, and why.',
+                                epilog=APP_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--weights', default='toy', metavar='W', help="weights folder, Hub id, or 'toy' (default: toy)")
-    p.add_argument('--host', default='127.0.0.1', metavar='ADDRESS', help='127.0.0.1 is this machine only; 0.0.0.0 is for everybody who can reach it')
+    p.add_argument('--host', default='127.0.0.1', metavar='ADDRESS',
+                   help='127.0.0.1 (default) is this machine only; 0.0.0.0 is for everybody who can reach it')
     p.add_argument('--port', type=int, metavar='INT', help='default: the first that is free from 7860 on')
     p.add_argument('--open', action='store_true', help='open the page in a browser')
     space = p.add_argument_group('Hugging Face Spaces')
-    space.add_argument('--make_space', nargs='?', const='spaces', metavar='DIR', help='write all that a Space needs into a folder (default: spaces)')
+    space.add_argument('--make_space', nargs='?', const='spaces', metavar='DIR',
+                       help='write all that a Space needs into a folder (default: spaces)')
     space.add_argument('--push_space', metavar='OWNER/NAME', help='write it and upload it, after saying what will be done')
     space.add_argument('--results', metavar='FILE', help='JSON with the figures of the weights (default: results/toy.json for toy)')
     space.add_argument('--private', action='store_true', help='a new Space is for its owner only')
