@@ -14,7 +14,7 @@ __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS
            'write_report', 'command', 'finish', 'begin', 'train', 'find_weights', 'eval_parser', 'check_eval',
            'error_lines', 'evaluate_weights', 'open_weights', 'to_device', 'find_pictures', 'picture_batches',
            'free_name', 'detection_records', 'readable', 'write_whole', 'encode_picture', 'new_folder',
-           'predict_parser', 'predict_files', 'write_detections', 'predict', 'export_parser', 'export_weights', 'fetch',
+           'predict_parser', 'predict_files', 'write_records', 'predict', 'export_parser', 'export_weights', 'fetch',
            'md5_of', 'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc',
            'devkit_sets', 'inspect_devkit', 'page_tables', 'new_figure', 'count_figures', 'place_figures',
            'picture_figures', 'write_page', 'check_page', 'data_parser', 'data', 'data_download', 'data_inspect',
@@ -37,7 +37,7 @@ from .toyvoc import VOC_CLASSES, data_home, locked, make_toyvoc
 BASE = dict(
     data=None, train='2007_train', val='2007_val', test='2007_test', classes=None, limit=None,
     width=0.25, size=160, anchors='toyvoc',
-    epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
+    epochs=14, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
     workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., compile=False, skip_bad=False,
     devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True, half=False,
 )
@@ -976,11 +976,11 @@ def predict_files(
                 bar.update()
     finally:
         bar.close()
-        if done: write_detections(records, done, skipped, model.class_names, out)
+        if done: write_records(records, done, skipped, model.class_names, out)
     return records, done, skipped
 
 # %% ../nbs/20_cli.ipynb #write_detections
-def write_detections(
+def write_records(
     records:list, done:list, skipped:list, # of `predict_files`
     classes:list, # names
     out:Path # folder
