@@ -917,7 +917,8 @@ def new_folder(
     folder = Path(out) if out else next(p for n in range(1, 10**6) if not (p := Path(f'{stem}-{n}')).exists())
     if os.path.exists(folder) and not os.path.isdir(folder): raise InputError(f'--out {folder} is a file: give a folder that is empty or not there yet.')
     if os.path.isdir(folder) and any(folder.iterdir()): raise InputError(f'--out {folder} has something in it: give a folder that is empty or not there yet.')
-    return check_writable(folder, 2**24)
+    check_writable(folder, 2**24)
+    return folder
 
 # %% ../nbs/20_cli.ipynb #predict_parser
 PREDICT_EXAMPLES = '''examples:
