@@ -42,13 +42,14 @@ def run(s):
     import pytorch_lightning as L
     from yolov3_nb.cli import make_data, make_module, make_trainer
     from yolov3_nb.evaluation import evaluate
+    from yolov3_nb.training import whole_epoch
     start, folder = time.time(), Path(tempfile.mkdtemp())
     try:
         L.seed_everything(s['seed'], workers=True, verbose=False)
         dm = make_data(s)
         module, trainer = make_module(s, dm), make_trainer(s, folder)
         trainer.fit(module, datamodule=dm)
-        if trainer.interrupted: sys.exit(130)
+        if trainer.current_epoch < trainer.max_epochs or not whole_epoch(trainer): sys.exit(130)  # stopped, so not measured
         figures = evaluate(module.model.eval(), dm.val_ds, batch_size=32, progress=False)
         return {k: figures[k] for k in FIGURES} | dict(minutes=round((time.time() - start) / 60, 2))
     finally: shutil.rmtree(folder, ignore_errors=True)

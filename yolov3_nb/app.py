@@ -10,6 +10,7 @@ __all__ = ['SCENES', 'PHOTOGRAPHS', 'LIMITS', 'HEADERS', 'METHODS', 'NO_CHOICE',
 
 # %% ../nbs/11b_app.ipynb #imports-export
 import asyncio, html, json, math, os, random, traceback
+from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from importlib.util import find_spec
 from pathlib import Path
@@ -392,7 +393,7 @@ def serve(
 ): # the running `gradio.Blocks`: `local_url` is its address, `close()` ends it
     "Start the app; `InputError` where Gradio is missing or the port is taken."
     gr, model, examples = _gradio(), YOLOv3.from_pretrained(weights), example_files()
-    show_why(model, examples[0], -1, .05, .45, 0, 'layercam', .7)   # the first answer imports, which takes seconds
+    with suppress(InputError): show_why(model, examples[0], -1, .05, .45, 0, 'layercam', .7)   # the first answer imports, which takes seconds
     from starlette.middleware import Middleware
     guard = Middleware(BodyLimit, limits['megabytes'] + 1, limits['upload_seconds'])
     demo = build_app(model, examples, about.format(n=len(model.class_names)), limits)

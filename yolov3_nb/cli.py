@@ -6,7 +6,7 @@
 __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS', 'TEMPLATE', 'PICTURE_ENDINGS',
            'PREDICT_EXAMPLES', 'EXPORT_EXAMPLES', 'VOC_ARCHIVES', 'VOC_MIRRORS', 'PAGE', 'SPACE_GRADIO', 'SPACE_CARD',
            'SPACE_APP', 'TRAINING_ONLY', 'APP_EXAMPLES', 'rate', 'duration', 'seconds', 'train_parser', 'settings_from',
-           'read_settings', 'read_sets', 'read_classes', 'choose_precision', 'make_data', 'refuse_bad',
+           'check_resumed', 'read_settings', 'read_sets', 'read_classes', 'choose_precision', 'make_data', 'refuse_bad',
            'choose_anchors', 'make_module', 'find_rate', 'quieten', 'keep_memory', 'make_trainer', 'new_run',
            'check_writable', 'remove_empty', 'fit', 'versions_used', 'commit_used', 'device_name', 'record',
            'write_json', 'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table',
@@ -129,7 +129,7 @@ def train_parser()->argparse.ArgumentParser:
                                 epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--preset', choices=PRESETS, default='toy', help='where the other values come from (default: toy)')
     p.add_argument('--out', metavar='DIR', help='run folder (default: runs/PRESET-N, the first that is free)')
-    p.add_argument('--resume', metavar='RUN', help='go on with the run in this folder; its settings hold, flags given here win')
+    p.add_argument('--resume', metavar='RUN', help='go on with the run in this folder; its settings hold; flags of the run given here win')
     p.add_argument('--results', metavar='NAME', help='also write the figures to results/NAME.json')
     for title, flags in FLAGS.items():
         group = p.add_argument_group(title)
@@ -148,6 +148,7 @@ def settings_from(
     start = read_settings(Path(args.resume)) if args.resume else BASE | PRESETS[args.preset]
     s = start | given
     if s['size'] % 32 or s['size'] < 32: raise InputError(f"--size {s['size']} is no multiple of 32, as the three strides need: take {max(32, round(s['size'] / 32) * 32)}.")
+    if args.resume: check_resumed(Path(args.resume), start, given)
     if args.resume and given.get('lr') == 'find': raise InputError('--lr find belongs to the start of a run: a resumed one keeps its rate; leave --lr out.')
     for name in ('epochs', 'batch', 'width', 'lr', 'val_every'):
         if s[name] != 'find' and not s[name] > 0: raise InputError(f'--{name} {s[name]} must be larger than 0.')
@@ -156,10 +157,17 @@ def settings_from(
     if not s['train']: raise InputError('--train names no split to learn from: give one, such as 2007_train.')
     return s
 
+def check_resumed(run, start, given):
+    "What is in a checkpoint cannot be changed by a flag: not the network, the recipe or the pictures"
+    if not (run/'last.ckpt').exists(): return
+    for k in (*FLAGS['model'], *FLAGS['recipe'], 'train', 'classes', 'limit', 'accumulate'):
+        if k in given and given[k] not in (start[k], 'find'): raise InputError(f'--{k} {given[k]} belongs to the start of a run, and {run} has {start[k]}: leave it out, or start a new run.')
+
 def read_settings(run):
     file = run/'settings.json'
     if not file.exists(): raise InputError(f'{run} holds no settings.json, so it is no run folder of yolov3_train: give the folder that the run wrote.')
-    return BASE | json.loads(file.read_text(encoding='utf-8'))
+    try: return BASE | json.loads(file.read_text(encoding='utf-8'))
+    except ValueError: raise InputError(f'{file} is damaged: start a new run.') from None
 
 # %% ../nbs/20_cli.ipynb #read_sets
 def read_sets(
@@ -186,12 +194,13 @@ def read_classes(
 
 # %% ../nbs/20_cli.ipynb #choose_precision
 def choose_precision(
-    name:str # of Lightning, or 'auto'
+    name:str, # of Lightning, or 'auto'
+    accelerator:str='auto' # 'cpu' does not ask the GPU
 )->str: # a name that Lightning knows
     "bfloat16 where the processor, or the GPU, computes in it"
     import torch
     if name != 'auto': return name
-    if torch.cuda.is_available(): fast = torch.cuda.is_bf16_supported()
+    if torch.cuda.is_available() and accelerator != 'cpu': fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         info = Path('/proc/cpuinfo')
         fast = info.exists() and any(flag in info.read_text() for flag in ('avx512_bf16', 'amx_bf16'))
@@ -301,7 +310,7 @@ def make_trainer(
     callbacks += [EMA(s['ema'], every=4)] * bool(s['ema'])
     callbacks += [*checkpoints(run, val=bool(s['val'])), Interruptible(run, seconds(s['max_time']))]
     loggers = [CSVLogger(run, name='', version=''), TensorBoardLogger(run, name='tensorboard', version='')]
-    return L.Trainer(max_epochs=s['epochs'], devices=s['devices'], strategy=s['strategy'], accelerator=s['accelerator'], precision=choose_precision(s['precision']),
+    return L.Trainer(max_epochs=s['epochs'], devices=s['devices'], strategy=s['strategy'], accelerator=s['accelerator'], precision=choose_precision(s['precision'], s['accelerator']),
                      gradient_clip_val=s['clip'], accumulate_grad_batches=s['accumulate'], callbacks=callbacks,
                      logger=loggers, num_sanity_val_steps=0, check_val_every_n_epoch=min(s['val_every'], s['epochs']), log_every_n_steps=10,
                      use_distributed_sampler=False, enable_model_summary=False, enable_progress_bar=s['progress'], default_root_dir=run)
@@ -693,7 +702,7 @@ def train(argv=None):
         write_json(s, run/'settings.json')
         L.seed_everything(s['seed'], workers=True, verbose=False)  # as if the rate had been given
     module = make_module(s, dm)
-    check_writable(run, needed=48 * sum(p.numel() for p in module.parameters()) + 2**26)  # three checkpoints of weights, averages, two moments
+    if not led: check_writable(run, needed=48 * sum(p.numel() for p in module.parameters()) + 2**26)  # three checkpoints of weights, averages, two moments
     trainer = make_trainer(s, run)
     if not led: print(f"{len(dm.train_ds)} pictures, {s['epochs']} epochs, width {s['width']}, {s['size']} pixels, seed {s['seed']} → {run}", flush=True)
     done = fit(trainer, module, dm, run, resume=bool(args.resume))
@@ -708,9 +717,10 @@ def find_weights(
     name:str # a folder, 'toy' or 'voc' for those that the project ships, or a Hub id
 )->str: # what `YOLOv3.from_pretrained` takes
     "Where weights are"
-    if Path(name).is_dir(): return name
+    if (Path(name)/'config.json').is_file(): return name
     shipped = [Path(base)/'weights'/name for base in ('.', Path(__file__).parent.parent if '__file__' in globals() else '..')]
     found = next((p for p in shipped if p.is_dir()), None)
+    if found is None and Path(name).is_dir(): return name  # which is no weights folder, and says so when it is opened
     if found is None and '/' not in name: raise InputError(f'There are no weights {name!r}: give a weights folder, a Hub id such as user/name, or toy inside a clone of the project.')
     return str(found or name)
 
@@ -769,15 +779,13 @@ def evaluate_weights(argv=None):
     import torch
     from yolov3_nb.errors import diagnose, read_detections, write_detections
     from yolov3_nb.evaluation import evaluate, flatten
-    from yolov3_nb.model import YOLOv3
-    model, sets = None if a.detections else YOLOv3.from_pretrained(find_weights(a.weights)).eval(), read_sets(a.split)
+    model, sets = None if a.detections else to_device(open_weights(a.weights), a.device), read_sets(a.split)
     if model: model.to(memory_format=torch.channels_last)  # as training had it
     ds = VOCDataset(a.data or make_toyvoc(), sets, model.class_names if model else read_classes(a.classes))
     if a.skip_bad: ds = without_bad(ds)
     truth = [ds.annotation(i) for i in range(len(ds))]
     if model:
-        device = a.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        figures, found = evaluate(model, ds, a.size, a.batch, a.workers, device, a.precision, a.score, a.compare_at, a.nms, a.max_detections,
+        figures, found = evaluate(model, ds, a.size, a.batch, a.workers, None, a.precision, a.score, a.compare_at, a.nms, a.max_detections,
                                   return_predictions=True)
         dets = found['dets']
     else:
@@ -1000,7 +1008,7 @@ def write_records(
 def predict(argv=None):
     "Find objects in pictures (`yolov3_predict`)"
     a = predict_parser().parse_args(argv)
-    names = sys.stdin.buffer if hasattr(sys.stdin, 'buffer') else sys.stdin
+    names = getattr(sys.stdin, 'buffer', sys.stdin) or ()
     files = find_pictures(a.images, (os.fsdecode(line) for line in names))
     if not files: raise InputError(f"There is no picture in {', '.join(a.images)}: give files, folders with pictures, or patterns.")
     model = to_device(open_weights(a.weights), a.device)
@@ -1645,11 +1653,12 @@ def make_space(
         raise InputError(f'{result} is no file of results: give the JSON that `yolov3_train --results NAME` wrote.') from None
     with tempfile.TemporaryDirectory() as tmp:
         (new := Path(tmp)/'space').mkdir()
+        app = SPACE_APP if about is None else SPACE_APP.replace("'127.0.0.1'))", f"'127.0.0.1'), about={about!r})")
         card = space_card(model, measured, TOY if about is None else about)
-        for name, text in {'app.py': SPACE_APP, 'requirements.txt': space_requirements(), 'README.md': card}.items():
+        for name, text in {'app.py': app, 'requirements.txt': space_requirements(), 'README.md': card}.items():
             (new/name).write_text(text, encoding='utf-8')
         build_wheel(new)
-        shutil.copytree(weights, new/'weights')
+        shutil.copytree(weights, new/'weights') if Path(weights).is_dir() else model.save_pretrained(new/'weights')
         if folder.is_dir():
             for old in folder.glob('yolov3_nb-*.whl'): old.unlink()
         shutil.copytree(new, folder, dirs_exist_ok=True)

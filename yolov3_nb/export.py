@@ -189,14 +189,13 @@ def save_darknet(
 )->Path: # the cfg
     "Write a model for Darknet and for what reads its files, OpenCV among others."
     if model.class_activation != 'sigmoid':
-        raise InputError("Darknet takes the sigmoid of each class, and this model the softmax: train with 'sigmoid', or export to ONNX.")
+        raise InputError("Darknet takes the sigmoid of each class, and this model the softmax: build and train one with class_activation='sigmoid', or export to ONNX.")
+    if Path(file).suffix == '.cfg': raise InputError(f'{file}: the cfg is written beside the weights; give them a name that ends in .weights.')
     check_size(*[size or model.image_size]*2)
     twin, file = copy.deepcopy(model).cpu(), Path(file)
     for m in (m for m in twin.modules() if isinstance(m, nn.BatchNorm2d)): m.running_var += m.eps - eps
     with write_beside(file) as folder:
-        with open(folder/file.name, 'wb') as f:
-            f.write(struct.pack('<3iq', 0, 2, 5, 0))
-            for a in darknet_arrays(twin): f.write(a.numpy().astype('<f4').tobytes())
+        (folder/file.name).write_bytes(struct.pack('<3iq', 0, 2, 5, 0) + b''.join(a.numpy().astype('<f4').tobytes() for a in darknet_arrays(twin)))
         (folder/file.with_suffix('.cfg').name).write_text(darknet_cfg(model, size))
     return file.with_suffix('.cfg')
 
