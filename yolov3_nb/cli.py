@@ -8,8 +8,8 @@ __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'ASKED', 'ORIGINAL', 'COLUMNS
            'SPACE_APP', 'TRAINING_ONLY', 'APP_EXAMPLES', 'rate', 'duration', 'seconds', 'train_parser', 'settings_from',
            'check_resumed', 'read_settings', 'read_sets', 'read_classes', 'choose_precision', 'make_data', 'refuse_bad',
            'choose_anchors', 'make_module', 'find_rate', 'quieten', 'keep_memory', 'make_trainer', 'new_run',
-           'check_writable', 'remove_empty', 'fit', 'versions_used', 'commit_used', 'device_name', 'record',
-           'write_json', 'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table',
+           'check_writable', 'remove_empty', 'fit', 'check_checkpoint', 'versions_used', 'commit_used', 'device_name',
+           'record', 'write_json', 'data_name', 'measure', 'headline', 'show_value', 'figures_table', 'print_table',
            'read_curves', 'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet', 'heat_sheet',
            'write_report', 'command', 'finish', 'begin', 'train', 'find_weights', 'eval_parser', 'check_eval',
            'error_lines', 'evaluate_weights', 'open_weights', 'to_device', 'find_pictures', 'picture_batches',
@@ -359,7 +359,7 @@ def fit(
     last, how = run/'last.ckpt', f'Go on with: yolov3_train --resume {run}'
     if resume and not last.exists(): print(f'No checkpoint of {run} was written: it starts again from its settings.', flush=True)
     if trainer.is_global_zero and (run/'metrics.csv').exists(): (run/'metrics.csv').rename(run/f"metrics_{len(list(run.glob('metrics_*.csv'))):03d}.csv")
-    try: trainer.fit(module, datamodule=dm, ckpt_path=last if resume and last.exists() else None)
+    try: trainer.fit(module, datamodule=dm, ckpt_path=check_checkpoint(last) if resume and last.exists() else None, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
         print(f'\nStopped at once, in epoch {trainer.current_epoch}. {how}', file=sys.stderr)
         return False
@@ -370,6 +370,13 @@ def fit(
     if whole and trainer.current_epoch >= trainer.max_epochs: return True
     if trainer.is_global_zero: print(f'\nStopped in epoch {trainer.current_epoch - (not whole)}, at step {trainer.global_step}. {how}', file=sys.stderr)
     return False
+
+def check_checkpoint(file):
+    "The path of a checkpoint that can be read; `InputError` for anything else. Weights only: a pickle could run what it likes"
+    import torch
+    try: torch.load(file, map_location='cpu', mmap=True, weights_only=True)
+    except Exception: raise InputError(f'{file} is no whole checkpoint: move it away, and the run starts again from its settings.') from None
+    return file
 
 # %% ../nbs/20_cli.ipynb #versions_used
 def versions_used()->dict: # package name -> version
@@ -1058,6 +1065,8 @@ def export_weights(argv=None):
         with write_beside(out) as beside: model.save_pretrained(beside/out.name, half=a.half)
         return print(f'{out}: {len(model.class_names)} classes, {model.image_size} pixels; open it with YOLOv3.from_pretrained({str(out)!r}).')
     if a.format == 'darknet':
+        there = next((f for f in (out, out.with_suffix('.cfg')) if f.exists()), None)
+        if there: raise InputError(f'--out: {there} is there already: give a new name, or move it away.')
         cfg = save_darknet(model, out, size=a.size)
         return print(f'{out} and {cfg}: OpenCV reads them with cv2.dnn.readNetFromDarknet({str(cfg)!r}, {str(out)!r}).')
     gap, side, beside = export_onnx(model, out, a.size, a.decode, a.fold), a.size or model.image_size, out.with_name(out.name + '.data')
