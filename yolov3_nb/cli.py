@@ -38,7 +38,7 @@ BASE = dict(
     data=None, train='2007_train', val='2007_val', test='2007_test', classes=None, limit=None,
     width=0.25, size=160, anchors='toyvoc',
     epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
-    workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., compile=False, skip_bad=False,
+    workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., grow=0., compile=False, skip_bad=False,
     devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True, half=False,
 )
 
@@ -97,6 +97,7 @@ FLAGS = {
         mosaic=(float, 'probability of a mosaic of four pictures'),
         strength=(float, 'of the augmentation; 0: none'),
         multi_scale=(float, 'share by which the size changes from step to step; 0: not at all'),
+        grow=(float, 'share of the steps in which the size grows, from 0.6 of the whole; 0: none'),
         seed=(int, 'of weights, order and augmentation')),
     'run': dict(
         devices=(str, "how many, or which; Lightning's own values"),
@@ -254,7 +255,7 @@ def make_module(
     from yolov3_nb.training import LitYOLOv3
     names = list(dm.classes)
     module = LitYOLOv3(len(names), s['width'], s['size'], choose_anchors(s['anchors'], dm, s['size']), names, s['lr'], s['weight_decay'],
-                       s['warmup'], s['loss'], multi_scale=s['multi_scale'], seed=s['seed'])
+                       s['warmup'], s['loss'], multi_scale=s['multi_scale'], grow=s['grow'], seed=s['seed'])
     if s['compile']: module.model.compile()
     return module
 

@@ -54,6 +54,7 @@ class LitYOLOv3(L.LightningModule):
         loss_options:dict=None, # keyword arguments of that loss
         encode_options:dict=None, # keyword arguments of `encode`
         multi_scale:float=0., # sizes of training batches vary by this share; 0: not at all
+        grow:float=0., # share of the steps in which the size of training batches grows, from 0.6 of the whole; 0: none
         seed:int=0, # of those sizes
     ):
         super().__init__()
@@ -350,9 +351,11 @@ def resize_batch(
 
 @patch
 def on_after_batch_transfer(self:LitYOLOv3, batch, dataloader_idx):
-    if not (self.hparams.multi_scale and self.trainer.training): return batch
-    low, high = (max(1, round(self.hparams.image_size * (1 + sign * self.hparams.multi_scale) / 32)) for sign in (-1, 1))
-    return resize_batch(batch, 32 * int(np.random.default_rng((self.hparams.seed, self.global_step)).integers(low, high + 1)))
+    h = self.hparams
+    if not ((h.multi_scale or h.grow) and self.trainer.training): return batch
+    grown = min(1, self.global_step / (h.grow * self.trainer.estimated_stepping_batches)) if h.grow else 1
+    low, high = (max(1, round(h.image_size * (.6 + .4 * grown) * (1 + sign * h.multi_scale) / 32)) for sign in (-1, 1))
+    return resize_batch(batch, 32 * int(np.random.default_rng((h.seed, self.global_step)).integers(low, high + 1)))
 
 # %% ../nbs/08_training.ipynb #checkpoints
 class WholeEpochs(ModelCheckpoint):
