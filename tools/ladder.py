@@ -15,8 +15,7 @@ FROM_ORIGINAL = [
     ('the original: its loss, COCO anchors, mosaic at 0.67', {}),
     ('loss: sums over cells, CIoU, λ chosen on val', dict(loss='yolo')),
     ('anchors of these boxes', dict(anchors='auto')),
-    ('milder augmentation', dict(strength=.3)),
-    ('no mosaic', dict(mosaic=0.)),
+    ('milder augmentation, no mosaic', dict(strength=.3, mosaic=0.)),
     ('moving average of the weights', dict(ema=.998))]
 
 LADDERS = {
