@@ -517,7 +517,7 @@ def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, sq
 
 EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [(64, 96, 20), (416, 416, 80), (320, 608, 3), (32, 32, 1)], mistakes={
     'The coarsest grid comes first: strides 32, 16, 8.': dict(order=-1),
-    'Each place says five numbers besides the classes: x, y, w, h and objectness.': dict(five=0),
+    'Each slot says five numbers besides the classes: x, y, w, h and objectness.': dict(five=0),
     'x, y, w and h are four, and the objectness makes five.': dict(five=4),
     'Rows and columns have changed places: rows go down, so they come from the height.': dict(turned=True),
     'You took the height for both: columns come from the width.': dict(square=True),
@@ -594,16 +594,16 @@ def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anc
 
 EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [(32, 20, 1, .01), (416, 20, 5, .01), (160, 3, 2, .2), (96, 80, 4, .001)], mistakes={
     'The weights are missing: the class term counts five times.': dict(lam=(1., 1.)),
-    'These are means over the empty places. The better form takes the sum, and divides it by the number of boxes.': dict(per='place'),
-    'Each cell has three places, one for each anchor.': dict(anchors=1),
-    'The full places pay no no-object term: take the boxes off the number of places.': dict(off=False),
+    'These are means over the empty slots. The better form takes the sum, and divides it by the number of boxes.': dict(per='place'),
+    'Each cell has three slots, one for each anchor.': dict(anchors=1),
+    'The positive slots pay no no-object term: take the boxes off the number of slots.': dict(off=False),
     'The natural logarithm is meant: math.log.': dict(log=math.log10),
-    'An empty place pays -ln(1 - prior), which is nearly the prior, but not quite.': dict(pays='linear'),
-    '-ln(prior) is what a *full* place pays. An empty one is right with the probability 1 - prior.': dict(pays='full')})
+    'An empty slot pays -ln(1 - prior), which is nearly the prior, but not quite.': dict(pays='linear'),
+    '-ln(prior) is what a *positive* slot pays. An empty one is right with the probability 1 - prior.': dict(pays='full')})
 
 # %% ../nbs/19_exercises.ipynb #alarms
 def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='calls', percent=True, strict=True):
-    "Of the places that call \"object\", the share that hold one, in percent."
+    "Of the slots that call \"object\", the share that hold one, in percent."
     calls = hits = full = 0
     for z, k in zip(logits.tolist(), kind.tolist()):
         p = 1 / (1 + math.exp(-z)) if sigmoid else z
@@ -618,13 +618,13 @@ EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
     (torch.tensor([0., 0, 2, 3]), torch.tensor([0, 1, 1, -1]), .5), (torch.tensor([-9., -8]), torch.tensor([1, 0]), .05),
     (torch.randn(200, generator=torch.Generator().manual_seed(9)) * 3 - 2, torch.arange(200) % 7 % 3 - 1, .3)], mistakes={
     'These are logits: put a sigmoid on them before you compare with t.': dict(sigmoid=False),
-    'Ignored places count neither as hits nor as false alarms: leave them out first. You count them as hits.': dict(ignored='in'),
-    'Ignored places count neither as hits nor as false alarms: leave them out first. You count them as false alarms.':
+    'Ignored slots count neither as hits nor as false alarms: leave them out first. You count them as hits.': dict(ignored='in'),
+    'Ignored slots count neither as hits nor as false alarms: leave them out first. You count them as false alarms.':
         lambda z, k, t: _alarm_precision(z, k.clamp(min=0), t),
-    'That is the object accuracy, the share of *full* places that call. Here you divide by the number of calls.': dict(of='full'),
-    'You divide by all places: only those that call are asked.': dict(of='all'),
+    'That is the object accuracy, the share of *positive* slots that call. Here you divide by the number of calls.': dict(of='full'),
+    'You divide by all slots: only those that call are asked.': dict(of='all'),
     'The answer is wanted in percent.': dict(percent=False),
-    'A place calls when its objectness is *above* t.': dict(strict=False)})
+    'A slot calls when its objectness is *above* t.': dict(strict=False)})
 
 # %% ../nbs/19_exercises.ipynb #best
 def _best_objectness(share, obj, noobj, swap=False, odds=False, weights=True):
@@ -636,15 +636,15 @@ def _best_objectness(share, obj, noobj, swap=False, odds=False, weights=True):
 
 EXERCISES['06_best'] = Exercise(_best_objectness, cases=lambda: [
     (.5, 1., 3.), (.01, 1.5, 1.), (.01, 1., 1.), (1., 2., 1.), (0., 2., 1.), (.3, .2, 5.)], mistakes={
-    'That is the share itself: right for equal weights only. A full place pays `obj` times, an empty one `noobj` times.': dict(weights=False),
-    'The two weights have changed places: a large `obj` makes full places dear, and pulls the objectness up.': dict(swap=True),
+    'That is the share itself: right for equal weights only. A positive slot pays `obj` times, an empty one `noobj` times.': dict(weights=False),
+    'The two weights have changed places: a large `obj` makes positive slots dear, and pulls the objectness up.': dict(swap=True),
     'These are the odds, p / (1 - p): solve for p.': dict(odds=True),
     'You weight the share but leave the rest as it was: a share of 1 must give 1.': lambda s, a, b: s * a / b,
     'Divide by both weighted parts together, so that p lies between 0 and 1.': lambda s, a, b: s * a / (a + b)})
 
 # %% ../nbs/19_exercises.ipynb #focal
 def _focal_loss(logits, target, gamma, alpha, balance='both', focus='right', mean=False, ends='soft'):
-    "Focal loss of each place, as Lin et al. define it, for targets 0 and 1."
+    "Focal loss of each slot, as Lin et al. define it, for targets 0 and 1."
     out = []
     for z, y in zip(logits.tolist(), target.tolist()):
         s = z if y else -z                                                     # the logit of being right
@@ -663,12 +663,12 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     (torch.tensor([200., -200]), torch.tensor([0., 1]), 2., .25), (torch.tensor([30., -30]), torch.tensor([0., 1]), 2., .25),
     *((torch.randn(20, generator=(g := torch.Generator().manual_seed(n))) * 4, torch.randint(0, 2, (20,), generator=g).float(), n, .4)
       for n in (0, 1, 3))], mistakes={
-    'alpha is the weight of full places only: empty ones have 1 - alpha.': dict(balance='one'),
-    'alpha and 1 - alpha have changed places: full places have alpha.': dict(balance='turned'),
+    'alpha is the weight of positive slots only: empty ones have 1 - alpha.': dict(balance='one'),
+    'alpha and 1 - alpha have changed places: positive slots have alpha.': dict(balance='turned'),
     'The weight alpha is missing.': dict(balance='no'),
-    'The factor must be small where the network is *right*: of an empty place that is 1 - sigmoid. You took the sigmoid for both.': dict(focus='object'),
-    'Upside down: the factor is (1 - p)^gamma, with p the probability of what is right. Yours makes easy places dear.': dict(focus='wrong'),
-    'One number for each place: the mean comes later.': dict(mean=True),
+    'The factor must be small where the network is *right*: of an empty slot that is 1 - sigmoid. You took the sigmoid for both.': dict(focus='object'),
+    'Upside down: the factor is (1 - p)^gamma, with p the probability of what is right. Yours makes easy slots dear.': dict(focus='wrong'),
+    'One number for each slot: the mean comes later.': dict(mean=True),
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
 

@@ -128,21 +128,21 @@ def yolo_loss(preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5+C)
               balance:tuple=(1., 1., 1.), # weight of the objectness of each scale
               ignore_iou:float|None=None # leave empty cells out that predict a true box this well; None: none
              )->dict: # 'loss' (scalar) and 'terms' {'box', 'obj', 'noobj', 'class'}, each (3,) by scale, weighted
-    "Sums over cells, divided by the number of positives: but for λ, a full cell and an empty one weigh the same; computed in float32."
+    "Sums over cells, divided by the number of positives: but for λ, a positive cell and an empty one weigh the same; computed in float32."
     scales, anchors = [], torch.as_tensor(anchors, device=preds[0].device)
     targets = [t.to(preds[0].device) for t in targets]
     found = already_found(preds, targets, anchors, ignore_iou) if ignore_iou else [None]*3
     for pred, target, anchor, stride, weight, skip in zip(preds, targets, anchors, STRIDES, balance, found):
         raw, goal, anchor = positives(pred, target, anchor)
         mine, true = cell_boxes(raw, goal, anchor, stride)
-        full, empty = target[..., 4] == 1, target[..., 4] == 0
+        positive, empty = target[..., 4] == 1, target[..., 4] == 0
         if skip is not None: empty = empty & ~skip
         want = torch.zeros_like(target[..., 4], dtype=torch.float32)
-        want[full] = paired_iou(mine, true).detach() if obj_target == 'iou' else 1.
+        want[positive] = paired_iou(mine, true).detach() if obj_target == 'iou' else 1.
         bce = weight*objectness_bce(pred[..., 4].float(), want, gamma)
         n = max(len(raw), len(pred))  # positives of this scale, at least one a picture
         scales.append({'box': mean0(box_mse(raw, goal, anchor) if box == 'mse' else 1 - paired_iou(mine, true, box), n),
-                       'obj': mean0(bce.where(full, 0.), n), 'noobj': mean0(bce.where(empty, 0.), n),
+                       'obj': mean0(bce.where(positive, 0.), n), 'noobj': mean0(bce.where(empty, 0.), n),
                        'class': mean0(class_error(raw[:, 5:], goal[:, 5].long(), class_activation, smoothing), n)})
     return sum_terms(scales, lambdas)
 
@@ -156,16 +156,16 @@ def grid_counts(preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5+C)
     counts = []
     for pred, target in zip(preds, targets):
         target = target.to(pred.device)
-        full, empty = target[..., 4] == 1, target[..., 4] == 0
+        positive, empty = target[..., 4] == 1, target[..., 4] == 0
         obj = pred[..., 4].float().sigmoid()
-        right = pred[full][:, 5:].argmax(1) == target[full][:, 5].long()
-        counts.append(torch.stack([x.sum() for x in (right, full, empty & (obj <= t), empty, full & (obj > t))]))
+        right = pred[positive][:, 5:].argmax(1) == target[positive][:, 5].long()
+        counts.append(torch.stack([x.sum() for x in (right, positive, empty & (obj <= t), empty, positive & (obj > t))]))
     return torch.stack(counts).sum(0).to(torch.float32 if obj.device.type == 'mps' else torch.float64)
 
 # %% ../nbs/06_loss.ipynb #grid_accuracies
 def grid_accuracies(counts:Tensor # (5,), from `grid_counts`
                    )->dict: # percent; NaN where nothing was counted
     "Class, no-object and object accuracy."
-    right, full, quiet, empty, found = counts.tolist()
-    shares = {'class_acc': (right, full), 'noobj_acc': (quiet, empty), 'obj_acc': (found, full)}
+    right, positive, quiet, empty, found = counts.tolist()
+    shares = {'class_acc': (right, positive), 'noobj_acc': (quiet, empty), 'obj_acc': (found, positive)}
     return {name: 100*a/b if b else math.nan for name, (a, b) in shares.items()}
