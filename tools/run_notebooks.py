@@ -27,6 +27,8 @@ def run(path, flags):
         if directives.get('eval:', [''])[0].lower() == 'false': return True
         return bool(skip_flags & directives.keys())
 
+    for cell in nb.cells:
+        if not skip(cell): cell['outputs'] = []  # what a cell printed once and no longer does is gone
     start = time.time()
     try: shell.run_all(nb, exc_stop=True, preproc=skip)
     except BaseException:
