@@ -72,3 +72,22 @@ def test_readme_is_made_from_the_index():
 def test_readme_has_the_two_commands():
     blocks = (ROOT/'README.md').read_text(encoding='utf-8').split('```sh\n')[1:]
     assert [b.split('```')[0].strip() for b in blocks] == ['pip install -e . && yolov3_train', 'pip install -e ".[dev]" && nbdev_test && pytest -q tests']
+
+LESSONS = [p for p in NOTEBOOKS if p.parent.name == 'nbs' and re.match(r'(0[1-9]|1[01])', p.name)]
+
+def glossary_links(path):
+    "Each link of a chapter's prose to the glossary, as (line that it stands in, term)."
+    cells = (''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown')
+    lines = (line for c in cells for line in re.sub(r'```.*?```', '', c, flags=re.S).splitlines())
+    return [(line, term) for line in lines for term in re.findall(r'\]\(glossary\.ipynb#term-([\w-]+)\)', line)]
+
+@pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.name)
+def test_terms_lead_to_the_glossary(path):
+    links, glossary = glossary_links(path), (ROOT/'nbs'/'glossary.ipynb').read_text(encoding='utf-8')
+    terms = [term for _, term in links]
+    assert len(set(terms)) >= 12, f'{path.name} leads to {len(set(terms))} terms of the glossary'
+    assert [t for t in terms if terms.count(t) > 1] == []
+    assert [line for line, _ in links if line.startswith('#')] == []
+    assert [t for t in terms if f'id=\\"term-{t}\\"' not in glossary] == []
+    mine = re.findall(rf'id=\\"term-([\w-]+)\\"[^\n]*\({path.name}\)', glossary)
+    assert len(set(mine) & set(terms)) >= len(mine) / 2, f'Terms that the glossary sends to {path.name} and that it does not link: {sorted(set(mine) - set(terms))}'

@@ -46,6 +46,9 @@ def test_a_good_site_has_no_problem(site): assert site() == []
     ('<p>see [boxes](boxes.html)</p>', 'a link shows'),
     ('<p>| --- | --- |</p>', 'a table shows'),
     ('<p><em>equal </em>ratios*, alike.*</p>', 'emphasis shows'),
+    ('<p>called by :meth:<code>fit</code></p>', 'a role shows'),
+    ('<pre><code>ds, # a [`VOCDataset`](data.html#vocdataset)</code></pre>', 'a linked name shows'),
+    ('<h3>command.&lt;locals&gt;.script</h3>', 'an inner name shows'),
     ('<p id="a"></p><p id="a"></p>', 'the id a stands 2 times'),
     ('<pre>/home/student/.cache/toyvoc</pre>', 'a path of the machine')])
 def test_the_check_sees(site, bad, said):
@@ -71,6 +74,26 @@ def test_links_in_html_lead_to_pages(tool):
     shown = json.dumps('<a href="03_boxes.ipynb">a</a><a href="https://u.org/04_x.ipynb">b</a><a href="solutions/03_boxes.ipynb#x">c</a>')
     assert json.loads(module.RAW_LINK.sub(change, shown)) == (
         '<a href="boxes.html">a</a><a href="https://u.org/04_x.ipynb">b</a><a href="solutions/boxes.html#x">c</a>')
+
+SIGNATURE = '---\n\n### {}\n\n```python\ndef {}(\n    ds, # a [`VOCDataset`](data.html#vocdataset)\n):\n```\n\n*{}*'
+
+@pytest.mark.parametrize('name, short, own, heading, said', [
+    ('nms', 'nms', {'nms': 'Keep the best'}, 'nms', 'As nbdev has it, with a [link](boxes.html)'),
+    ('Lit.test_step', 'test_step', {'Lit.test_step': None}, 'Lit.test_step', None),  # inherited
+    ('Lit.extra', 'extra', {}, 'Lit.extra', 'As nbdev has it, with a [link](boxes.html)'),
+    ('command.<locals>.script', 'script', {'train': 'Train it'}, 'train, the command', 'Train it')])
+def test_documentation_is_our_own(tool, name, short, own, heading, said):
+    shown = name if '<' not in name else 'train'
+    text = tool('site').documented(SIGNATURE.format(name, short, 'As nbdev has it, with a [link](boxes.html)'), shown, own)
+    assert text == SIGNATURE.replace('[`VOCDataset`](data.html#vocdataset)', '`VOCDataset`').format(
+        heading, shown if '<' in name else short, said).replace('\n\n*None*', '')
+
+def test_figures_have_words(tool):
+    picture = {'cell_type': 'code', 'source': ['show(img)'], 'outputs': [{'data': {'image/png': 'x'}}]}
+    words = lambda *prose: [{'cell_type': 'markdown', 'source': list(prose)}]
+    alt = lambda *cells: json.loads(tool('site').tidy(cells, {}) or ''.join(cells[1]['source']).splitlines()[0].partition(': ')[2])
+    assert alt(*words('## Cells'), dict(picture), *words('*The `grid`, as [04](04_anchors.ipynb)\nhas it.* More.')) == 'The grid, as 04 has it.'
+    assert alt(*words('## Cells\n\nSee.'), dict(picture), *words('**Before you run it:** no.')) == 'Figure: Cells'
 
 def test_what_is_not_there_has_a_page_of_its_own(tool, tmp_path):
     module = tool('site')

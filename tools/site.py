@@ -4,7 +4,7 @@ Where Quarto is installed, `nbdev_docs` builds the same site; this needs nothing
 notebooks into _proc/, smalldocs renders them, and then every page is read again: each notebook is a page and stands in the sidebar,
 links and anchors hold, no id stands twice, no raw markup or path of the building machine shows, the search finds pages that exist, and
 the notebooks' own links lead to notebooks. `--check` only reads the pages that are there."""
-import argparse, collections, functools, http.server, importlib.util, json, os, re, shutil, subprocess, sys, tempfile
+import argparse, ast, collections, functools, http.server, importlib.util, json, os, re, shutil, subprocess, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -15,7 +15,8 @@ LINK = re.compile(r'(\]\()(?![a-z]+:)([^)\s]*\.ipynb)')  # a Markdown link to a 
 RAW_LINK = re.compile(r'(href=\\?")(?![a-z]+:)([^"\\#]*\.ipynb)')  # and one in the HTML that a cell has shown, as it stands in JSON
 MARKUP = {'a directive': re.compile(r'^\s*#\| ?\w', re.M), 'a shortcode': re.compile(r'\{\{<'), 'a fenced div': re.compile(r'^\s*:::', re.M),
           'a heading': re.compile(r'^#{1,6} \w', re.M), 'a link': re.compile(r'\]\(\S+\)'), 'emphasis': re.compile(r'(?<![\w*])\*{1,2}\w|\w[.,;:]?\*{1,2}(?![\w*])'),
-          'a table': re.compile(r'\|\s*:?---'), 'a code fence': re.compile(r'```')}
+          'a table': re.compile(r'\|\s*:?---'), 'a code fence': re.compile(r'```'), 'a role': re.compile(r'(?<!\S):[a-z]+:(?!\w)'),
+          'an inner name': re.compile(r'<locals>'), 'a linked name': re.compile(r'\[`[^`\]]+`\]\(')}
 HOME_PATH = re.compile(r'(?<![\w.:/\-])/(?:root|home|Users|work|tmp|mnt)/\w[\w./-]*')
 
 
@@ -45,6 +46,44 @@ def process(cfg):
     try: return proc_nbs(n_workers=min(os.cpu_count() or 1, 4))
     except Exception as e: sys.exit(f'nbdev cannot process the notebooks for the site; it runs their imports and exported cells. {e}')
 
+def own_docstrings(cfg, nb):
+    "What functions, methods and classes that a notebook exports say of themselves, by the names under which nbdev shows them: nms, Class.method."
+    module, own = re.search(r'#\| default_exp (\w+)', (cfg.nbs_path/nb).read_text(encoding='utf-8')), {}
+    for node in ast.parse((cfg.lib_path/f'{module[1]}.py').read_text(encoding='utf-8')).body if module else ():
+        for d in (node, *(node.body if isinstance(node, ast.ClassDef) else ())):
+            if not isinstance(d, (ast.FunctionDef, ast.ClassDef)): continue
+            patched = isinstance(d, ast.FunctionDef) and any(ast.unparse(x) == 'patch' for x in d.decorator_list)
+            owner = node.name if d is not node else ast.unparse(d.args.args[0].annotation) if patched else ''
+            own[f'{owner}.{d.name}'.lstrip('.')] = ast.get_docstring(d)
+    return own
+
+def caption(cells, i):
+    "What a figure shows, for those who cannot see it: its caption (the first words after it, in italics), or what it stands under."
+    after = next((c for c in cells[i + 1:] if c['cell_type'] == 'markdown' or ''.join(c['source']).strip()), None)
+    said = re.match(r'\*(?!\*)(.+?)\*(?!\*)', ''.join(after['source']).lstrip(), re.S) if after and after['cell_type'] == 'markdown' else None
+    heads = (h for c in cells[i::-1] if c['cell_type'] == 'markdown' for h in re.findall(r'^#+ (.+)', ''.join(c['source']), re.M)[::-1])
+    text = said[1] if said else f"Figure: {next(heads, 'of this page')}"
+    return ' '.join(re.sub(r'\[([^]]+)\]\([^)]+\)', r'\1', text).replace('`', '').split())
+
+def documented(text, shown, own):
+    "What nbdev shows of a symbol: without links in its signature's comments, under its own name, with its own docstring or with none."
+    text = re.sub(r'```python.*?```', lambda m: re.sub(r'\[(`[^`]+`)\]\([^)\s]+\)', r'\1', m[0]), text, flags=re.S)
+    name = re.search(r'^### (\S+)', text, re.M)
+    inner = name and '<locals>' in name[1]  # decorated; its name by itself, as of a data split, is not to lead to it
+    if inner: text = text.replace(name[0], f'### {shown}, the command').replace(f"def {name[1].split('.')[-1]}(", f'def {shown}(')
+    if name and (inner or name[1] in own and not own[name[1]] and 'class ' not in text):  # the docstring is that of another library
+        text = re.split(r'(?<=\n```)\n', text)[0] + (f'\n\n*{own[shown]}*' if own.get(shown) else '')
+    return text
+
+def tidy(cells, own):
+    "In processed cells: documentation that is our own, and words for each figure."
+    for i, cell in enumerate(cells):
+        source, outputs = ''.join(cell['source']), [o['data'] for o in cell.get('outputs', ()) if 'data' in o]
+        if shown := re.search(r'show_doc\(([\w.]+)', source):
+            for data in (d for d in outputs if 'text/markdown' in d): data['text/markdown'] = documented(''.join(data['text/markdown']), shown[1], own)
+        if any(kind.startswith('image/') for d in outputs for kind in d) and 'fig-alt' not in source:
+            cell['source'] = f'#| fig-alt: {json.dumps(caption(cells, i), ensure_ascii=False)}\n{source}'
+
 def stage(cfg, proc, dest):
     "Copy the processed notebooks under the names that nbdev's links have (03_boxes.ipynb: boxes.html), with links to match."
     unlink = lambda m: m[1] + str(unnumbered(Path(m[2])))
@@ -55,7 +94,9 @@ def stage(cfg, proc, dest):
             (dest/rel).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(proc/rel, dest/rel)
             continue
-        text = LINK.sub(unlink, (proc/rel).read_text(encoding='utf-8'))
+        nb = json.loads((proc/rel).read_text(encoding='utf-8'))
+        tidy(nb['cells'], own_docstrings(cfg, rel))
+        text = LINK.sub(unlink, json.dumps(nb, ensure_ascii=False))
         text = RAW_LINK.sub(lambda m: m[1] + str(unnumbered(Path(m[2])).with_suffix('.html')), text)
         text = text.replace(site_url(cfg), '../' * (len(rel.parts) - 1))
         text = re.sub(r'output-file: [^\\"]*(\\n)?', '', text)  # a key that only Quarto reads
@@ -191,7 +232,7 @@ def check():
         problems += [f'{name}: {why}' for url in dict.fromkeys(page.links) if (why := broken(url, name, pages, cfg))]
         prose, shown = ''.join(page.text), ''.join(page.text + page.code)
         for what, pattern in MARKUP.items():
-            text = shown if what == 'a directive' else prose
+            text = shown if what in ('a directive', 'a linked name') else prose
             if m := pattern.search(text): problems.append(f'{name}: {what} shows as raw markup: {text[max(0, m.start() - 30):m.end() + 30]!r}')
         if m := HOME_PATH.search(shown): problems.append(f'{name}: shows a path of the machine that ran it: {m[0]}')
         problems += [f'{name}: the id {i} stands {n} times' for i, n in page.counts.items() if n > 1]
