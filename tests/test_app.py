@@ -2,7 +2,7 @@
 
 Needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver); without them the tests in the browser are skipped, and say so.
 `YOLOV3_SCREENSHOTS=nbs/images pytest tests/test_app.py` also writes the figure of chapter 11b."""
-import io, json, os, queue, shutil, socket, subprocess, sys, threading, time, urllib.error, urllib.request, zipfile
+import io, json, os, socket, subprocess, sys, threading, time, urllib.error, urllib.request, zipfile
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
@@ -137,20 +137,8 @@ def test_the_log_has_no_traceback(app):
 
 # by a browser
 
-BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-DRIVER = shutil.which('chromedriver')
-in_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason='chromium and chromedriver are not installed: apt-get install chromium chromium-driver')
-
 @pytest.fixture(scope='module')
-def page(app):
-    webdriver = pytest.importorskip('selenium.webdriver', reason="selenium, which drives the browser, is not installed: pip install -e '.[dev]'")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in ('headless=new', 'no-sandbox', 'disable-gpu', 'disable-dev-shm-usage', 'hide-scrollbars', 'no-first-run'): options.add_argument(f'--{flag}')
-    options.set_capability('goog:loggingPrefs', {'performance': 'ALL', 'browser': 'ALL'})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield Page(driver, app[0])
-    driver.quit()
+def page(chrome, app): return Page(chrome('--hide-scrollbars', log=('performance', 'browser')), app[0])
 
 class Page:
     "What a visitor does and sees."
@@ -193,7 +181,6 @@ class Page:
         import base64
         return Image.open(io.BytesIO(base64.b64decode(data))).convert('RGB')
 
-@in_browser
 def test_the_page_begins_with_an_answer_and_asks_nobody_else(page, files, model, tmp_path):
     page.open()
     page.shows('#found', show_found(model, files['course'], -1, .25, .45)[0])
@@ -203,7 +190,6 @@ def test_the_page_begins_with_an_answer_and_asks_nobody_else(page, files, model,
     assert [u for u in asked if not u.startswith((page.url, 'data:', 'blob:'))] == []
     assert [e for e in page.driver.get_log('browser') if e['level'] == 'SEVERE'] == []
 
-@in_browser
 def test_upload_move_thresholds_choose_boxes(page, files, model):
     from selenium.webdriver import ActionChains, Keys
     f = files['scene_8']
@@ -233,14 +219,12 @@ def test_upload_move_thresholds_choose_boxes(page, files, model):
     page.all('#scale input')[3].click()                                                          # the fine grid only
     page.shows('#found', show_found(model, f, 2, .15, .45)[0])
 
-@in_browser
 def test_an_example_is_taken_by_a_click(page, files, model):
     page.open()
     page.until(lambda: page.all('#heat img'))
     page.until(lambda: page.all('.gallery-item'))[1].click()
     page.shows('#found', show_found(model, files['scene_2'], -1, .25, .45)[0])
 
-@in_browser
 @pytest.mark.parametrize('name, says', BAD)
 def test_the_page_says_what_is_wrong(page, files, name, says):
     page.open()
@@ -249,7 +233,6 @@ def test_the_page_says_what_is_wrong(page, files, name, says):
     page.until(lambda: says in page.one('body').text)
     page.until(lambda: not page.all('#found img') and not page.all('#heat img'), 'what was found before is cleared away')
 
-@in_browser
 def test_the_page_without_a_picture(page):
     from selenium.webdriver import Keys
     page.open()
@@ -260,7 +243,6 @@ def test_the_page_without_a_picture(page):
     page.keys('#score input[type=range]', Keys.ARROW_LEFT)
     page.until(lambda: len([1 for t in page.all('.toast-body') if 'There is no picture yet' in t.text]) >= 1)
 
-@in_browser
 def test_desk_and_telephone(page, tmp_path):
     shots = {}
     for name, width, theme in (('desk', 1280, 'light'), ('dark', 1280, 'dark'), ('phone', 390, 'light')):

@@ -1,6 +1,5 @@
 "Two processes on one machine evaluate and train as one does."
 import json, os, subprocess, sys
-from pathlib import Path
 import pytest
 import torch
 
@@ -82,6 +81,19 @@ def test_training_losses_are_the_same_with_frozen_batch_norms(folder):
     assert len(one) >= 8 and one == pytest.approx([loss for pair in zip(*two) for loss in pair], rel=1e-4)
     a, b = (torch.load(folder/f'train_{name}.pt', weights_only=True) for name in ('one', 'two'))
     assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
+
+def test_fewer_pictures_than_devices_is_a_sentence():
+    from yolov3_nb.data import InputError
+    from yolov3_nb.training import shares
+    for n, world in ((3, 4), (4, 5), (1, 9)):
+        for rank in range(world):
+            with pytest.raises(InputError, match=f'^{n} pictures cannot be shared out among {world} devices'): shares(n, 16, world, rank)
+
+def test_metrics_hold_no_float64_where_the_gpu_knows_none(monkeypatch):
+    from yolov3_nb.training import GridAccuracies, OriginalLoss
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: True)
+    states = [s for metric in (GridAccuracies(), OriginalLoss()) for s in metric.metric_state.values()]
+    assert len(states) == 3 and all(s.dtype in (torch.float32, torch.int64) for s in states)
 
 def test_the_command_on_two_devices_writes_one_run(folder):
     flags = ('--data toy --size 64 --width 0.0625 --epochs 1 --batch 4 --workers 0 --val_every 1 --no-progress --precision 32-true --out run '

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 import pytest
 from yolov3_nb import cli
-from yolov3_nb.cli import download_voc, fetch_archive, unpack_voc
+from yolov3_nb.cli import download_voc, unpack_voc
 from yolov3_nb.data import InputError, VOCDataset
 
 XML = ('<annotation><filename>{0}.jpg</filename><size><width>8</width><height>6</height><depth>3</depth></size><object><name>dog</name>'

@@ -28,7 +28,7 @@ def run(*argv, die_at=None, by=signal.SIGKILL, minutes=10., full=False):
         if full: resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))  # no file may grow larger: a full disk, as far as a process can tell
         if die_at:
             def on_train_batch_end(self, outputs, batch, batch_idx):
-                if self.global_step == die_at: os.killpg(os.getpgrp(), by) if by == signal.SIGINT else os.kill(os.getpid(), by)
+                if self.global_step == die_at: os.kill(os.getpid(), by) if by == signal.SIGKILL else os.killpg(os.getpgrp(), by)  # what asks reaches the data workers, too
             training.LitYOLOv3.on_train_batch_end = on_train_batch_end
         with open(f'{argv[-1]}.log', 'a') as log: os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
         cli.train(list(argv))

@@ -1,5 +1,5 @@
 "The export against other people's programs, and damaged pictures and weights by the hundred."
-import json, os, random, shutil, struct, subprocess, sys
+import json, os, random, shutil, subprocess, sys
 from pathlib import Path
 import cv2, numpy as np, pytest, torch
 from PIL import Image

@@ -1,16 +1,13 @@
 "The figure of 03 in a real browser: dragged, typed at and slid, it shows what the library computes."
-import html, json, random, re, shutil
+import html, json, random, re
 from pathlib import Path
 import pytest, torch
 
 from yolov3_nb.boxes import batched_nms, nms, paired_iou
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
-DRIVER = shutil.which('chromedriver')
 
-webdriver = pytest.importorskip('selenium.webdriver', reason="selenium, which drives the browser, is missing: pip install -e '.[dev]'")
-if not (CHROMIUM and DRIVER): pytest.skip('Chromium or its chromedriver is missing, so the figure is not tried in a browser', allow_module_level=True)
+pytest.importorskip('selenium', reason="selenium, which drives the browser, is missing: pip install -e '.[dev]'")
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.interaction import POINTER_TOUCH
@@ -30,14 +27,7 @@ def figure():
 def data(figure): return json.loads(html.unescape(re.search("data-figure='(.*?)'", figure)[1]))
 
 @pytest.fixture(scope='module')
-def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--window-size=1000,1100'): options.add_argument(flag)
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+def browser(chrome): return chrome('--window-size=1000,1100')
 
 @pytest.fixture
 def page(browser, figure, tmp_path):

@@ -2,7 +2,7 @@
 
 Batch 1, width 1.0, 416 pixels, random weights: the time does not depend on what was learned. In each round every runtime has
 one turn, so that whatever else the machine does falls on all of them alike; the figures are medians, and ratios of medians."""
-import argparse, datetime, json, statistics, sys, tempfile, time
+import argparse, datetime, statistics, sys, tempfile, time
 from importlib.metadata import version
 from pathlib import Path
 import cv2, onnxruntime, torch

@@ -42,7 +42,7 @@ def panels():
             draw_boxes(overlay(img, heat_map(model, img, first)), boxes[:1], found['labels'][:1])]
 
 def main():
-    from PIL import Image, ImageDraw
+    from PIL import Image
     side, gap = (360, 270), 12
     sheet = Image.new('RGB', (4 * side[0] + 3 * gap, side[1]), 'white')
     for i, panel in enumerate(panels()): sheet.paste(Image.fromarray(panel).resize(side, Image.LANCZOS), (i * (side[0] + gap), 0))

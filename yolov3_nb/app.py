@@ -9,7 +9,7 @@ __all__ = ['SCENES', 'PHOTOGRAPHS', 'LIMITS', 'HEADERS', 'METHODS', 'NO_CHOICE',
            'serve']
 
 # %% ../nbs/11b_app.ipynb #imports-export
-import asyncio, html, json, math, os, random, traceback
+import asyncio, html, io, json, math, os, random, traceback
 from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2, numpy as np, torch
 from PIL import Image
 from .anchors import STRIDES
-from .data import FORMATS, InputError, draw_boxes, read_image
+from .data import FORMATS, InputError, draw_boxes, read_image, write_whole
 from .export import detect_images
 from .gradcam import CAM_METHODS, heat_map, overlay
 from .model import YOLOv3
@@ -32,13 +32,12 @@ def example_files(
 )->list: # paths: the course's picture, scenes that no network was trained on, photographs that our dependencies ship
     "Draw a few pictures of ToyVOC, and find photographs."
     folder = Path(folder or data_home()/'examples')
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = {'course': course_scene()[0]} | {f'scene_{s}': scene(random.Random(f'app-{s}'))[0] for s in SCENES}
-    for name, img in drawn.items():
-        Image.fromarray(img).save(beside := folder/f'{name}.{os.getpid()}.tmp', 'JPEG', quality=90, subsampling=0)
-        beside.replace(folder/f'{name}.jpg')
+    files = {folder/f'{name}.jpg': io.BytesIO() for name in drawn}
+    for file, img in zip(files.values(), drawn.values()): Image.fromarray(img).save(file, 'JPEG', quality=90, subsampling=0)
+    write_whole({path: file.getvalue() for path, file in files.items()}, 'make room, or set YOLOV3_HOME to a folder that can be written to')
     photographs = [Path(spec.origin).parent/file for package, file in PHOTOGRAPHS.items() if (spec := find_spec(package))]
-    return [str(f) for f in (*(folder/f'{name}.jpg' for name in drawn), *photographs) if f.is_file()]
+    return [str(f) for f in (*files, *photographs) if f.is_file()]
 
 # %% ../nbs/11b_app.ipynb #LIMITS
 LIMITS = dict(megabytes=16, megapixels=40,   # of one upload
@@ -54,7 +53,9 @@ def check_upload(
 ):
     "Raises `InputError` for what is no picture or too large, by the file's size and its header; nothing is decoded."
     if not path: raise InputError('There is no picture yet: upload one, or take one of the examples.')
-    name, size = Path(path).name, os.path.getsize(path)
+    name = Path(path).name
+    try: size = os.path.getsize(path)
+    except OSError: raise InputError(f'{name} is not kept any more: upload it again.') from None
     if size > limits['megabytes']*2**20:
         raise InputError(f"{name} has {size/2**20:.0f} MB, more than the {limits['megabytes']} allowed: save it smaller.")
     try:

@@ -230,6 +230,6 @@ def collate(
 # %% ../nbs/02_augmentation.ipynb #worker-init
 def worker_init(worker_id:int): # as DataLoader gives it
     "For a DataLoader's `worker_init_fn`: one thread a worker, since threads within threads only get in each other's way."
-    if torch.utils.data.get_worker_info(): signal.signal(signal.SIGINT, signal.SIG_IGN)  # what Ctrl-C means, the main process decides
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+    wait = lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what signals mean the main process decides; a second one ends
+    if torch.utils.data.get_worker_info(): signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, wait)
+    cv2.setNumThreads(0), torch.set_num_threads(1)

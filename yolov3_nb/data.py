@@ -4,19 +4,20 @@
 
 # %% ../nbs/01_data.ipynb #imports-export
 from __future__ import annotations
-import copy, difflib, io, math, os, re, stat, sys
+import copy, difflib, math, os, re, stat, struct, sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 import numpy as np, torch
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from defusedxml import ElementTree, DefusedXmlException
 from .toyvoc import VOC_CLASSES
 
 # %% auto #0
-__all__ = ['MAX_XML', 'RARER', 'EDGE_TOLERANCE', 'MAX_PIXELS', 'FORMATS', 'CLASS_COLORS', 'InputError', 'read_annotation',
-           'read_image', 'find_devkit', 'read_split', 'real_voc', 'VOCDataset', 'find_faults', 'without_bad',
-           'class_color', 'show_boxes', 'draw_boxes', 'show_samples', 'census', 'coverage', 'together', 'crop',
-           'compare_splits']
+__all__ = ['MAX_XML', 'RARER', 'EDGE_TOLERANCE', 'MAX_PIXELS', 'FORMATS', 'CLASS_COLORS', 'InputError', 'write_whole',
+           'read_annotation', 'read_image', 'find_devkit', 'read_split', 'real_voc', 'VOCDataset', 'find_faults',
+           'without_bad', 'class_color', 'show_boxes', 'draw_boxes', 'show_samples', 'census', 'coverage', 'together',
+           'crop', 'compare_splits']
 
 # %% ../nbs/01_data.ipynb #inputerror
 class InputError(ValueError):
@@ -35,6 +36,23 @@ def _file(path, what):
         raise InputError(f'The {what} {path} cannot be reached ({getattr(e, "strerror", e)}): check its name and folder.') from None
     if not stat.S_ISREG(mode): raise InputError(f'The {what} {path} is a folder or a device and no file: put the {what} there.')
     return path
+
+def write_whole(
+    files:dict, # path -> bytes
+    advice:str='make room, or give another name', # what to do when it fails
+):
+    "Write files beside and move them into place once all are whole; `InputError` where that fails, and then nothing is left of it"
+    beside = {(p := Path(path)): p.with_name(f'.{p.name[-50:]}.{os.getpid()}.tmp') for path in files}
+    made = sorted({f for p in beside for f in p.parents if not os.path.exists(f)}, key=lambda f: -len(f.parts))
+    try:
+        for path, data in zip(beside, files.values()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside[path].write_bytes(data)
+        for path, whole in beside.items(): whole.replace(path)
+    except OSError as e: raise InputError(f'{path} cannot be written ({e.strerror or e}): {advice}.') from None
+    finally:
+        for clear in (*(f.unlink for f in beside.values()), *(f.rmdir for f in made)):  # what was moved is gone, and a folder that is used stays
+            with suppress(OSError): clear()
 
 MAX_XML = 16 * 2**20  # bytes; the largest annotation of VOC has 20 kB
 
@@ -80,25 +98,26 @@ def _flag(node, path, where):
 RARER = 'AVIF', 'JPEG2000', 'SUN', 'SGI', 'PCX', 'ICO', 'ICNS', 'DDS', 'IM', 'TGA'  # what else Pillow decodes by itself
 _CLAIM = re.compile(rb'#\?(?s:.*?)\n\n-Y (\d+) \+X (\d+)\n|P7\n(?s:.*?)WIDTH (\d+)\nHEIGHT (\d+)\n|PF\s(\d+)\s(\d+)\s')
 
-def _claimed(data):
-    "Pixels that a TIFF, a Radiance HDR, a PAM or a PFM says it has; None for any other file."
-    if data[:4] in (b'II*\0', b'MM\0*'):
-        ifd, f = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
-        f.seek(ifd.next)
-        ifd.load(f)
-        return int(ifd[256]) * int(ifd[257])
-    if found := _CLAIM.match(data[:4096]): return math.prod(int(n) for n in found.groups() if n)
+def _claimed(f):
+    "Pixels that a TIFF, a Radiance HDR, a PAM or a PFM says it has, read from its header alone; None for any other file."
+    head = f.read(4096)
+    if order := {b'II*\0': '<', b'MM\0*': '>'}.get(head[:4]):
+        f.seek(struct.unpack(order + 'I', head[4:8])[0])
+        tags = struct.iter_unpack(order + 'HHI4s', f.read(12 * struct.unpack(order + 'H', f.read(2))[0]))
+        sides = {tag: struct.unpack(order + ('Hxx' if kind == 3 else 'I'), value)[0] for tag, kind, _, value in tags if tag in (256, 257)}
+        return sides[256] * sides[257]
+    if found := _CLAIM.match(head): return math.prod(int(n) for n in found.groups() if n)
 
 def _by_opencv(path):
     "The picture by OpenCV, which decodes before it asks: so what its header claims is read here."
     import cv2
-    pixels = _claimed(path.read_bytes())
+    with path.open('rb') as f: pixels = _claimed(f)
     if not pixels: raise UnidentifiedImageError
     if pixels > MAX_PIXELS: raise InputError(f'{path} has {pixels:,} pixels, more than the {MAX_PIXELS:,} allowed: shrink it first.')
     level = cv2.utils.logging.getLogLevel()
     try:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        img = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        img = cv2.imdecode(np.fromfile(path, np.uint8, 32 * pixels + 2**24), cv2.IMREAD_COLOR)  # more than any of these needs
     finally: cv2.utils.logging.setLogLevel(level)
     if img is None: raise UnidentifiedImageError
     return Image.fromarray(img[..., ::-1])

@@ -11,7 +11,7 @@ import json, math, torch
 from pathlib import Path
 from torch import Tensor
 
-from .data import InputError
+from .data import InputError, write_whole
 from .evaluation import _check, _claims, _first_of_run, ap_metrics, average_precision, match, overlaps, pr_curve
 
 # %% ../nbs/09b_errors.ipynb #write-detections
@@ -45,12 +45,9 @@ def write_detections(
             for id, c, (x1, y1, x2, y2), s in rows]
     texts['coco_results.json'] = '[\n' + ',\n'.join(coco) + '\n]\n'
     if truth: texts['coco_truth.json'] = json.dumps(_coco_truth(truth[0], ids, truth[1], class_names))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (folder/f'{name}.tmp').write_text(''.join(text), encoding='utf-8')
-    for name in texts: (folder/f'{name}.tmp').replace(folder/name)
-    return [folder/name for name in texts]
+    files = {Path(folder)/name: ''.join(text).encode() for name, text in texts.items()}
+    write_whole(files, 'make room, or give another folder')
+    return list(files)
 
 # %% ../nbs/09b_errors.ipynb #read-detections
 def _text(path):

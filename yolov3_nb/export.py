@@ -278,7 +278,8 @@ def export_onnx(
 )->float: # the largest difference, over batches of one and of three
     "Write a model for other programs, for any batch size, after ONNX Runtime has shown that it computes the same."
     try: import onnxruntime, onnxscript
-    except ImportError as e: raise InputError(f'The export needs the package {e.name}: pip install onnx onnxscript onnxruntime.') from None
+    except ImportError as e: raise InputError(f"The export to ONNX needs the package {e.name}, which is not installed: pip install 'yolov3_nb[export]', "
+                                              "or in a clone of the project pip install -e '.[export]'.") from None
     file, size = Path(file), size or model.image_size
     check_size(size, size)
     net = Deployed(fold_batch_norm(model) if fold else copy.deepcopy(model).eval(), size, decode).cpu().eval()

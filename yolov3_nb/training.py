@@ -74,7 +74,7 @@ class GridAccuracies(torchmetrics.Metric):
     ):
         super().__init__()
         self.t = t
-        self.add_state('counts', torch.zeros(5, dtype=torch.float64), dist_reduce_fx='sum')
+        self.add_state('counts', torch.zeros(5, dtype=torch.int64), dist_reduce_fx='sum')
 
     def update(self, preds, encoded): self.counts += grid_counts(preds, encoded, self.t).to(self.counts)
     def compute(self): return grid_accuracies(self.counts)
@@ -84,7 +84,8 @@ class OriginalLoss(torchmetrics.Metric):
     "The loss in the original's form over all batches and devices, as if they were a single batch"
     def __init__(self):
         super().__init__()
-        for name in ('sums', 'cells'): self.add_state(name, torch.zeros(4, 3, dtype=torch.float64), dist_reduce_fx='sum')
+        exact = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's GPUs know no float64
+        for name in ('sums', 'cells'): self.add_state(name, torch.zeros(4, 3, dtype=exact), dist_reduce_fx='sum')
 
     def update(self, preds, encoded, anchors):
         terms = original_loss(preds, encoded, anchors)['terms']  # means over cells, (3,) by scale
@@ -157,8 +158,9 @@ def shares(
     world:int=1, # devices
     rank:int=0 # which of them is asking
 )->list: # batches, each a list of places
-    "One device's batches of an evaluation: no picture twice, as many batches on every device"
-    count = max(1, min(math.ceil(n / world / batch_size), n // world))
+    "One device's batches of an evaluation: no picture twice, as many batches on every device; `InputError` where one would get none"
+    if n < world: raise InputError(f'{n} pictures cannot be shared out among {world} devices: take more pictures or fewer devices.')
+    count = min(math.ceil(n / world / batch_size), n // world)
     return [batch.tolist() for batch in torch.arange(rank, n, world).tensor_split(count)]
 
 # %% ../nbs/08_training.ipynb #VOCDataModule
