@@ -178,3 +178,17 @@ def test_data_workers_outlive_the_first_wish_to_terminate():
     next(batches)
     with pytest.raises(RuntimeError, match='Terminated'):  # a second wish ends it
         for _ in range(2): batches._workers[0].terminate(), time.sleep(.5)
+
+@pytest.mark.parametrize('steps', [1, 2, 5, 10, 20])
+def test_a_climb_of_one_step(steps):
+    from yolov3_nb.training import LitYOLOv3
+    for warmup in (0., 1 / steps, .15):
+        module = LitYOLOv3(20, .0625, 64, warmup=min(warmup, 1.))
+        module._trainer = SimpleNamespace(estimated_stepping_batches=steps, precision='32-true')
+        made = LitYOLOv3.configure_optimizers(module)
+        rates = []
+        for _ in range(steps):
+            rates.append(made['optimizer'].param_groups[0]['lr'])
+            made['optimizer'].step()
+            if len(rates) < steps: made['lr_scheduler']['scheduler'].step()
+        assert all(0 < r <= module.hparams.lr for r in rates)

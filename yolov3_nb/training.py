@@ -120,7 +120,8 @@ def configure_optimizers(self:LitYOLOv3):
         raise InputError('One-cycle needs to know how many steps there will be: give the trainer max_epochs or max_steps.')
     fused = self.trainer.precision == '32-true'  # Lightning clips no gradients of a fused optimiser in 16 bits
     optimizer = torch.optim.AdamW(decay_groups(self.model, self.hparams.weight_decay), lr=self.hparams.lr, fused=fused or None)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.hparams.lr, total_steps=int(steps), pct_start=self.hparams.warmup)
+    warmup = min(.9, max(self.hparams.warmup, 1.5 / steps))  # torch divides by zero where the climb is one step long
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.hparams.lr, total_steps=int(steps), pct_start=warmup)
     return dict(optimizer=optimizer, lr_scheduler=dict(scheduler=schedule, interval='step'))
 
 # %% ../nbs/08_training.ipynb #check_finite
