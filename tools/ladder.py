@@ -11,16 +11,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ('map50', 'class_acc', 'noobj_acc', 'obj_acc', 'loss')
 ORIGINAL = dict(loss='original', anchors='coco', mosaic=.67, strength=1., ema=0., test='', val_every=100, train_every=0, pictures_every=0)
 
-FROM_ORIGINAL = [
+def from_original(anchors): return [
     ('the original: its loss, COCO anchors, mosaic at 0.67', {}),
     ('loss: sums over cells, CIoU, λ chosen on val', dict(loss='yolo')),
-    ('anchors of these boxes', dict(anchors='auto')),
+    ('anchors of these boxes', dict(anchors=anchors)),
     ('milder augmentation, no mosaic', dict(strength=.3, mosaic=0.)),
     ('moving average of the weights', dict(ema=.998))]
 
 LADDERS = {
-    'toy': (ORIGINAL | dict(epochs=4), FROM_ORIGINAL + [('aside: inputs that grow', dict(grow=.8))]),
-    'voc': (ORIGINAL | dict(epochs=4, size=128), FROM_ORIGINAL + [
+    'toy': (ORIGINAL | dict(epochs=4), from_original('toyvoc') + [('aside: batches of 8', dict(batch=8)), ('aside: inputs that grow', dict(grow=.8))]),
+    'voc': (ORIGINAL | dict(epochs=4, size=128), from_original('auto') + [
         ('aside: inputs that grow', dict(grow=.8)), ('aside: batches of 8', dict(batch=8))])}
 
 
@@ -81,6 +81,7 @@ if __name__ == '__main__':
     p.add_argument('--only', metavar='N,M', help='only these rungs, from 0')
     p.add_argument('--epochs', type=int, default=argparse.SUPPRESS)
     p.add_argument('--workers', type=int, default=argparse.SUPPRESS)
+    p.add_argument('--precision', default=argparse.SUPPRESS)
     p.add_argument('--limit', type=int, default=argparse.SUPPRESS, help='pictures of each split, to try it out')
     a = vars(p.parse_args())
     main(a.pop('name'), [int(n) for n in a.pop('seeds').split(',')], [int(n) for n in (a.pop('only') or '').split(',') if n], dict(a, progress=False))
