@@ -792,7 +792,7 @@ def find_weights(
     shipped = [Path(base)/'weights'/name for base in ('.', Path(__file__).parent.parent if '__file__' in globals() else '..')]
     found = next((p for p in shipped if p.is_dir()), None)
     if found is None and Path(name).is_dir(): return name  # which is no weights folder, and says so when it is opened
-    if found is None and '/' not in name: raise InputError(f'There are no weights {name!r}: give a weights folder, a Hub id such as user/name, or toy inside a clone of the project.')
+    if found is None and '/' not in name: raise InputError(f'There are no weights {name!r}: give a weights folder, a Hub id such as user/name, or toy or voc inside a clone of the project.')
     return str(found or name)
 
 # %% ../nbs/20_cli.ipynb #eval_parser
@@ -805,7 +805,7 @@ def eval_parser()->argparse.ArgumentParser:
     p = argparse.ArgumentParser('yolov3_eval', description='Measure weights, or detections from a file, on the pictures of a VOC devkit.')
     add = lambda flag, text, default=None, kind=str, **kw: p.add_argument(flag, default=default, type=kind, metavar=kind.__name__.upper(),
         help=text + ('' if default is None else f' (default: {default})'), **kw)
-    add('--weights', 'weights folder, Hub id, or toy', 'toy')
+    add('--weights', 'weights folder, Hub id, toy or voc', 'toy')
     add('--detections', "judge these instead of weights: COCO's results (.json), a folder of VOC's comp4_det_SPLIT_CLASS.txt, or one of them")
     add('--save_detections', 'folder for the detections found, in both forms')
     add('--data', 'folder that holds VOCdevkit; ToyVOC, made when missing, unless given')
