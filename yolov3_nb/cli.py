@@ -120,7 +120,7 @@ assert {k for group in FLAGS.values() for k in group} == set(BASE)
 EXAMPLES = '''examples:
   yolov3_train                                   ToyVOC, minutes on two CPU cores
   yolov3_train --preset voc --data ~/VOC         the real thing, for a GPU
-  yolov3_train --data ~/VOC --preset voc_cpu     PASCAL VOC on a laptop, in some three hours
+  yolov3_train --data ~/VOC --preset voc_cpu     PASCAL VOC on a laptop, in about two hours
   yolov3_train --lr find                         ask a range test for the learning rate
   yolov3_train --limit 8 --epochs 150 --mosaic 0 --strength 0 --ema 0     overfit eight pictures
   yolov3_train --resume runs/toy-1               go on with an interrupted run'''
