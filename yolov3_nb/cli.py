@@ -37,8 +37,8 @@ from .toyvoc import VOC_CLASSES, data_home, locked, make_toyvoc
 # %% ../nbs/20_cli.ipynb #BASE
 BASE = dict(
     data=None, train='2007_train', val='2007_val', test='2007_test', classes=None, limit=None,
-    width=0.25, size=160, anchors='coco',
-    epochs=11, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
+    width=0.25, size=160, anchors='toyvoc',
+    epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
     workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., grow=0., compile=False, skip_bad=False,
     devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True, half=False,
 )
@@ -46,7 +46,7 @@ BASE = dict(
 # %% ../nbs/20_cli.ipynb #PRESETS
 PRESETS = {
     'toy': {},
-    'toy_long': dict(epochs=36, anchors='toyvoc', mosaic=0.1, strength=0.5, ema=0.999, half=True),
+    'toy_long': dict(epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': dict(train='2007_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32, lr=1e-3, mosaic=0.67, strength=1.0,
                 workers=8, ema=0.9998, warmup=0.1, precision='bf16-mixed'),
     'voc_cpu': dict(train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=22, strength=0.5, ema=0.999, grow=1., half=True),
