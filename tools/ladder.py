@@ -11,17 +11,18 @@ ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ('map50', 'class_acc', 'noobj_acc', 'obj_acc', 'loss')
 ORIGINAL = dict(loss='original', anchors='coco', mosaic=.67, strength=1., ema=0., test='', val_every=100, train_every=0, pictures_every=0)
 
-def from_original(anchors): return [
-    ('the original: its loss, COCO anchors, mosaic at 0.67', {}),
-    ('loss: sums over cells, CIoU, λ chosen on val', dict(loss='yolo')),
-    ('anchors of these boxes', dict(anchors=anchors)),
-    ('milder augmentation, no mosaic', dict(strength=.3, mosaic=0.)),
-    ('moving average of the weights', dict(ema=.998))]
+FIRST = ('the original: its loss, COCO anchors, mosaic at 0.67', {})
+LOSS = ('loss: sums over cells, CIoU, λ chosen on val', dict(loss='yolo'))
+MILD = ('milder augmentation, no mosaic', dict(strength=.3, mosaic=0.))
+EMA = ('moving average of the weights', dict(ema=.998))
 
 LADDERS = {
-    'toy': (ORIGINAL | dict(epochs=4), from_original('toyvoc') + [('aside: batches of 8', dict(batch=8)), ('aside: inputs that grow', dict(grow=.8))]),
-    'voc': (ORIGINAL | dict(epochs=4, size=128), from_original('auto') + [
-        ('aside: inputs that grow', dict(grow=.8)), ('aside: batches of 8', dict(batch=8))])}
+    'toy': (ORIGINAL | dict(epochs=4), [
+        FIRST, LOSS, ('aside: anchors by k-means on these boxes', dict(anchors='toyvoc')), MILD, EMA,
+        ('aside: with the anchors by k-means', dict(anchors='toyvoc')), ("aside: with VOC's anchors", dict(anchors='voc')),
+        ('aside: by k-means, and batches of 8', dict(anchors='toyvoc', batch=8))]),
+    'voc': (ORIGINAL | dict(epochs=4, size=128), [
+        FIRST, LOSS, ('anchors of these boxes', dict(anchors='auto')), MILD, EMA, ('aside: inputs that grow', dict(grow=.8))])}
 
 
 def rungs(name, **more):
