@@ -2,8 +2,8 @@
 
 Each rung of a ladder changes one thing of the rung before it; one that is marked "aside" is not carried on: the next starts from the
 rung before. All are trained on train for the same few epochs, and measured on val, never on test. What is measured goes to
-results/ladder_NAME.json after every run, so an interrupted ladder goes on where it was, and several may work on one: a rung that has
-been measured with the same settings is not run again."""
+results/ladder_NAME.json, or --out, after every run, so an interrupted ladder goes on where it was, and several may work on one: a rung
+that has been measured is not run again, and a file that was measured with other settings is left alone."""
 import argparse, datetime, json, os, shlex, shutil, sys, tempfile
 from pathlib import Path
 
@@ -34,7 +34,11 @@ def rungs(name, **more):
         yield title, change, s | change
         if not title.startswith('aside'): s = s | change
 
-def measured(file): return json.loads(file.read_text(encoding='utf-8'))['rungs'] if file.exists() else []
+def plain(s): return {k: v for k, v in s.items() if k not in ('data', 'progress', 'seed', 'workers')}  # what decides the figures
+
+def find(file, s): # the rung of a file that was measured with these settings, or None
+    rungs = json.loads(file.read_text(encoding='utf-8'))['rungs'] if file.exists() else []
+    return next((r for r in rungs if plain(r['settings']) == plain(s)), None)
 
 def run(s):
     "Figures on val, and minutes of processor time, of one training."
@@ -53,25 +57,25 @@ def run(s):
         return {k: figures[k] for k in FIGURES} | dict(cpu_minutes=round((sum(os.times()[:4]) - start) / 60, 2))
     finally: shutil.rmtree(folder, ignore_errors=True)
 
-def main(name, seeds, only, more):
-    from yolov3_nb.cli import commit_used, device_name, versions_used, write_json
+def main(name, seeds, only, file, more):
+    from yolov3_nb.cli import commit_used, device_name, processor_name, versions_used, write_json
     from yolov3_nb.toyvoc import locked
-    file = ROOT/'results'/f'ladder_{name}.json'
-    plain = lambda s: {k: v for k, v in s.items() if k not in ('data', 'progress', 'seed')}
     ladder = list(rungs(name, **more))
+    base = plain(ladder[0][2])
+    if file.exists() and (other := plain(json.loads(file.read_text(encoding='utf-8'))['base'])) != base:
+        sys.exit(f"{file} was measured with other settings ({', '.join(f'{k} {other.get(k)}' for k in base if other.get(k) != base[k])}): give another --out.")
+    flags = [f'--{k}={v}' for k, v in more.items() if k not in ('data', 'progress')] + ['--data=DIR'] * bool(more['data'])
     for n, seed in [(n, seed) for n in only or range(len(ladder)) for seed in seeds]:
         title, change, s = ladder[n]
-        if any(r['settings'] == plain(s) and seed in r['seeds'] for r in measured(file)): continue
+        if seed in (find(file, s) or dict(seeds=[]))['seeds']: continue
         found = run(s | dict(seed=seed))
         with locked(Path(tempfile.gettempdir())/f'{file.stem}.lock'):
-            rows = {title: next((r for r in measured(file) if r['settings'] == plain(s)), None) or dict(seeds=[], **{k: [] for k in (*FIGURES, 'cpu_minutes')})
-                    for title, _, s in ladder}
-            rows[title]['seeds'].append(seed)
-            for k, v in found.items(): rows[title][k].append(v)
-            kept = [r | dict(name=title, change=change, settings=plain(s)) for title, change, s in ladder if (r := rows[title])['seeds']]
-            write_json(dict(name=f'ladder_{name}', command=shlex.join(['python', 'tools/ladder.py', name, *(['--data', 'DIR'] if s['data'] else [])]),
-                            commit=commit_used(), date=datetime.date.today().isoformat(), device=device_name('cpu'), versions=versions_used(),
-                            base=plain(ladder[0][2]), rungs=kept), file)
+            rows = [(find(file, s) or dict(seeds=[], **{k: [] for k in (*FIGURES, 'cpu_minutes')})) | dict(name=title, change=change, settings=plain(s))
+                    for title, change, s in ladder]
+            for k, v in (found | dict(seeds=seed)).items(): rows[n][k].append(v)
+            write_json(dict(name=file.stem, command=shlex.join(['python', 'tools/ladder.py', name, *flags]), commit=commit_used(),
+                            date=datetime.date.today().isoformat(), device=device_name('cpu'), processor=processor_name(), versions=versions_used(),
+                            base=base, rungs=[r for r in rows if r['seeds']]), file)
         print(title, seed, found, flush=True)
 
 if __name__ == '__main__':
@@ -80,9 +84,11 @@ if __name__ == '__main__':
     p.add_argument('--data', help='folder that holds VOCdevkit; ToyVOC unless given')
     p.add_argument('--seeds', default='0', help='with commas between (default: 0)')
     p.add_argument('--only', metavar='N,M', help='only these rungs, from 0')
+    p.add_argument('--out', type=Path, metavar='FILE', help='where to (default: results/ladder_NAME.json)')
     p.add_argument('--epochs', type=int, default=argparse.SUPPRESS)
     p.add_argument('--workers', type=int, default=argparse.SUPPRESS)
     p.add_argument('--precision', default=argparse.SUPPRESS)
     p.add_argument('--limit', type=int, default=argparse.SUPPRESS, help='pictures of each split, to try it out')
     a = vars(p.parse_args())
-    main(a.pop('name'), [int(n) for n in a.pop('seeds').split(',')], [int(n) for n in (a.pop('only') or '').split(',') if n], dict(a, progress=False))
+    name, out, numbers = a.pop('name'), a.pop('out'), lambda text: [int(n) for n in (text or '').split(',') if n]
+    main(name, numbers(a.pop('seeds')), numbers(a.pop('only')), out or ROOT/'results'/f'ladder_{name}.json', dict(a, progress=False))
