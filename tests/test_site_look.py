@@ -1,17 +1,13 @@
 "Every page of the site in a real browser, on a desk and on a phone, by light and in the dark."
-import functools, http.server, importlib.util, os, re, shutil, subprocess, sys, threading
+import functools, http.server, importlib.util, os, re, subprocess, sys, threading
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
-DRIVER = shutil.which('chromedriver')
 DESK, PHONE = (1280, 800), (390, 844)
 VIEWS = [(*DESK, 'light'), (*PHONE, 'dark')]  # width moves boxes, the scheme only colours; LOOK_AT=all takes the other two as well
 if os.environ.get('LOOK_AT') == 'all': VIEWS += [(*PHONE, 'light'), (*DESK, 'dark')]
 
-webdriver = pytest.importorskip('selenium.webdriver', reason="selenium, which drives the browser, is missing: pip install -e '.[dev]'")
-if not (CHROMIUM and DRIVER): pytest.skip('Chromium or its chromedriver is missing, so the site is not looked at', allow_module_level=True)
 if not importlib.util.find_spec('smalldocs'): pytest.skip('smalldocs, which renders the site, needs Python 3.11 or newer', allow_module_level=True)
 
 # What a page is asked once it has the width and the scheme: an array of complaints.
@@ -98,16 +94,10 @@ def address(module):
         server.shutdown()
 
 @pytest.fixture(scope='module')
-def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--hide-scrollbars',
-                 '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'): options.add_argument(flag)  # fonts and badges stay away
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+def browser(chrome):
+    driver = chrome('--hide-scrollbars', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1')  # fonts and badges stay away
     driver.set_script_timeout(60)
-    yield driver
-    driver.quit()
+    return driver
 
 def look(browser, module, url, views=VIEWS):
     "All that is wrong with one page, one line each."

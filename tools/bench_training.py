@@ -3,14 +3,14 @@
 The run is that of `yolov3_train`, its schedule as long as the recipe says, and ends after so many steps. Reported are the median step,
 pictures a second, the share of the step that waited for pictures, and the rate of arithmetic as a share of what this device reaches in
 one large product of matrices, in the same precision and within the same run."""
-import argparse, datetime, math, shlex, statistics, sys, tempfile, time
+import argparse, datetime, shlex, statistics, sys, tempfile, time
 from pathlib import Path
 import torch
 import pytorch_lightning as L
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from yolov3_nb.cli import BASE, PRESETS, commit_used, device_name, make_data, make_module, make_trainer, versions_used, write_json
+from yolov3_nb.cli import BASE, PRESETS, commit_used, device_name, make_data, make_module, make_trainer, processor_name, versions_used, write_json
 from yolov3_nb.model import count_parameters, layer_table
 
 class Clock(L.Callback):
@@ -62,7 +62,7 @@ def main():
     work = 3 * int(layer_table(module.model.cpu(), s['size']).flops.sum()) * s['batch']      # backward: one product for inputs, one for weights
     peak = matmul_rate(torch.device('cuda' if on_gpu else 'cpu'), torch.bfloat16 if bf16 else torch.float32, 8192 if on_gpu else 2048)
     write_json(dict(name=name, command=shlex.join(['python', 'tools/bench_training.py', *sys.argv[1:]]).replace(str(s['data']), 'DIR'), seed=s['seed'],
-                    commit=commit_used(), date=datetime.date.today().isoformat(), versions=versions_used(), device=device_name('cuda' if on_gpu else 'cpu'),
+                    commit=commit_used(), date=datetime.date.today().isoformat(), versions=versions_used(), device=device_name('cuda' if on_gpu else 'cpu'), processor=processor_name(),
                     precision=trainer.precision, threads=torch.get_num_threads(), minutes=round((time.time() - start) / 60, 2), steps=steps, batch=s['batch'],
                     model=dict(width=s['width'], image_size=s['size'], parameters=count_parameters(module.model)),
                     median_step_s=round(step, 4), fastest_step_s=round(min(seconds), 4), pictures_per_s=round(s['batch'] / step, 2),
