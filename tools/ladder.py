@@ -20,7 +20,8 @@ LADDERS = {
     'toy': (ORIGINAL | dict(epochs=4), [
         FIRST, LOSS, ('aside: anchors by k-means on these boxes', dict(anchors='toyvoc')), MILD, EMA,
         ('aside: with the anchors by k-means', dict(anchors='toyvoc')), ("aside: with VOC's anchors", dict(anchors='voc')),
-        ('aside: by k-means, and batches of 8', dict(anchors='toyvoc', batch=8))]),
+        ('aside: by k-means, and batches of 8', dict(anchors='toyvoc', batch=8)),
+        ('all anchors that fit, not the best alone', dict(positive_iou=.5)), ('twice the learning rate', dict(lr=8e-3))]),
     'voc': (ORIGINAL | dict(epochs=4, size=128), [
         FIRST, LOSS, ('anchors of these boxes', dict(anchors='auto')), MILD, EMA, ('aside: inputs that grow', dict(grow=.8))])}
 
@@ -34,7 +35,9 @@ def rungs(name, **more):
         yield title, change, s | change
         if not title.startswith('aside'): s = s | change
 
-def plain(s): return {k: v for k, v in s.items() if k not in ('data', 'progress', 'seed', 'workers')}  # what decides the figures
+def plain(s): # what decides the figures; a setting that a file does not know yet had its usual value
+    from yolov3_nb.cli import BASE
+    return {k: v for k, v in (BASE | s).items() if k not in ('data', 'progress', 'seed', 'workers')}
 
 def find(file, s): # the rung of a file that was measured with these settings, or None
     rungs = json.loads(file.read_text(encoding='utf-8'))['rungs'] if file.exists() else []

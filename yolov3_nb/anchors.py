@@ -107,6 +107,7 @@ def encode(
     size, # side of the input, or (height, width); multiples of 32
     ignore_iou:float=0.5, # other anchors of a box's cell that overlap it more than this are ignored
     difficult:bool=True, # encode boxes marked difficult too
+    positive_iou:float=1., # free anchors of a box's cell that overlap it more than this are positive too; 1: none
 ) -> list: # three tensors (B, 3, H/s, W/s, 6) for s in STRIDES: x, y in the cell, w, h in pixels, obj 1 / 0 / -1 (ignored), label
     "Targets on three grids: each box, in file order, takes on each scale its best free anchor at the cell of its centre."
     H, W = (size, size) if isinstance(size, int) else size
@@ -129,6 +130,10 @@ def encode(
         now = turn == t
         free = iou[now].where(flat[slot[now], 4] < 1, -1.)                                      # (n, 3)
         flat[slot[now].gather(1, free.argmax(1, keepdim=True))[:, 0]] = value[now]
+    for t in range(3 if positive_iou < 1 else 0):
+        now = turn == t
+        more = (iou[now] > positive_iou) & (flat[slot[now], 4] < 1)                             # (n, 3)
+        flat[slot[now][more]] = value[now][:, None].expand(-1, 3, -1)[more]
     return [f.view(s) for f, s in zip(flat.split(counts), shapes)]
 
 # %% ../nbs/04_anchors.ipynb #decode-targets

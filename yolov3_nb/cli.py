@@ -7,21 +7,21 @@ __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'COUNT', 'SHARE', 'RANGES', '
            'PICTURE_ENDINGS', 'PREDICT_EXAMPLES', 'EXPORT_EXAMPLES', 'VOC_ARCHIVES', 'VOC_MIRRORS', 'PAGE',
            'SPACE_GRADIO', 'SPACE_CARD', 'SPACE_APP', 'TRAINING_ONLY', 'APP_EXAMPLES', 'rate', 'duration', 'seconds',
            'train_parser', 'check_ranges', 'settings_from', 'check_resumed', 'read_settings', 'read_sets',
-           'read_classes', 'choose_precision', 'make_data', 'refuse_bad', 'choose_anchors', 'make_module', 'find_rate',
-           'quieten', 'keep_memory', 'make_trainer', 'first_sentence', 'new_run', 'check_writable', 'remove_empty',
-           'fit', 'check_checkpoint', 'versions_used', 'commit_used', 'device_name', 'processor_name', 'record',
-           'write_json', 'results_file', 'data_name', 'measure', 'headline', 'show_value', 'figures_table',
-           'print_table', 'read_curves', 'plot_curves', 'plot_thresholds', 'draw_predictions', 'contact_sheet',
-           'heat_sheet', 'write_report', 'png', 'command', 'save_weights', 'finish', 'begin', 'prepare', 'train',
-           'find_weights', 'other_names', 'eval_parser', 'check_eval', 'error_lines', 'evaluate_weights',
-           'open_weights', 'to_device', 'find_pictures', 'picture_batches', 'free_name', 'detection_records',
-           'readable', 'encode_picture', 'new_folder', 'predict_parser', 'predict_files', 'write_records', 'predict',
-           'export_parser', 'export_weights', 'fetch', 'md5_of', 'fetch_archive', 'unpack_voc', 'lacking',
-           'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit', 'page_tables', 'new_figure',
-           'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page', 'data_parser', 'data',
-           'data_download', 'data_inspect', 'model_diagram', 'space_card', 'space_requirements', 'build_wheel',
-           'read_result', 'make_space', 'push_space', 'app_parser', 'run_app', 'exercise_cards', 'progress_lines',
-           'check_exercises']
+           'read_lambdas', 'read_classes', 'choose_precision', 'make_data', 'refuse_bad', 'choose_anchors',
+           'make_module', 'find_rate', 'quieten', 'keep_memory', 'make_trainer', 'first_sentence', 'new_run',
+           'check_writable', 'remove_empty', 'fit', 'check_checkpoint', 'versions_used', 'commit_used', 'device_name',
+           'processor_name', 'record', 'write_json', 'results_file', 'data_name', 'measure', 'headline', 'show_value',
+           'figures_table', 'print_table', 'read_curves', 'plot_curves', 'plot_thresholds', 'draw_predictions',
+           'contact_sheet', 'heat_sheet', 'write_report', 'png', 'command', 'save_weights', 'finish', 'begin',
+           'prepare', 'train', 'find_weights', 'other_names', 'eval_parser', 'check_eval', 'error_lines',
+           'evaluate_weights', 'open_weights', 'to_device', 'find_pictures', 'picture_batches', 'free_name',
+           'detection_records', 'readable', 'encode_picture', 'new_folder', 'predict_parser', 'predict_files',
+           'write_records', 'predict', 'export_parser', 'export_weights', 'fetch', 'md5_of', 'fetch_archive',
+           'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit',
+           'page_tables', 'new_figure', 'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page',
+           'data_parser', 'data', 'data_download', 'data_inspect', 'model_diagram', 'space_card', 'space_requirements',
+           'build_wheel', 'read_result', 'make_space', 'push_space', 'app_parser', 'run_app', 'exercise_cards',
+           'progress_lines', 'check_exercises']
 
 # %% ../nbs/20_cli.ipynb #imports-export
 import argparse, base64, collections, csv, datetime, errno, glob, hashlib, http.client, io, json, logging, math, os, platform, re, shlex
@@ -38,7 +38,7 @@ from .toyvoc import VOC_CLASSES, data_home, locked, make_toyvoc
 BASE = dict(
     data=None, train='2007_train', val='2007_val', test='2007_test', classes=None, limit=None,
     width=0.25, size=160, anchors='toyvoc',
-    epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', mosaic=0., strength=0.3,
+    epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', lambdas=None, positive_iou=1., mosaic=0., strength=0.3,
     workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., grow=0., compile=False, skip_bad=False,
     devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True, half=False,
 )
@@ -49,7 +49,8 @@ PRESETS = {
     'toy_long': dict(epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': dict(train='2007_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32, lr=1e-3, mosaic=0.67, strength=1.0,
                 workers=8, ema=0.9998, warmup=0.1, precision='bf16-mixed'),
-    'voc_cpu': dict(train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=22, strength=0.5, ema=0.999, grow=1., half=True),
+    'voc_cpu': dict(train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=44, lr=6e-3, lambdas='obj=3.5', positive_iou=0.5,
+                    strength=0.5, ema=0.999, grow=1., half=True),
 }
 assert all(set(p) <= set(BASE) for p in PRESETS.values())
 
@@ -95,6 +96,8 @@ FLAGS = {
         clip=(float, 'largest norm of the gradient'),
         ema=(float, 'decay of the moving average of the weights; 0: none'),
         loss=(str, 'yolo, or original: the form of the work that the course answers to'),
+        lambdas=(str, "weights of the loss's terms, such as class=3,obj=4; those not named are the loss's own"),
+        positive_iou=(float, 'anchors that overlap an object more than this are asked for it beside the best; 1: none'),
         mosaic=(float, 'probability of a mosaic of four pictures'),
         strength=(float, 'of the augmentation; 0: none'),
         multi_scale=(float, 'share by which the size changes from step to step; 0: not at all'),
@@ -146,7 +149,7 @@ COUNT, SHARE = (1, 2**31), (0., 1.)
 RANGES = {  # flag: its smallest and its largest value
     **dict.fromkeys(('epochs', 'batch', 'val_every', 'limit', 'accumulate'), COUNT),
     **dict.fromkeys(('train_every', 'pictures_every', 'map_every'), (0, 2**31)), 'workers': (0, 1024), 'seed': (0, 2**32 - 1),
-    **dict.fromkeys(('warmup', 'mosaic', 'multi_scale', 'grow', 'ema'), SHARE), 'strength': (0., 10.),
+    **dict.fromkeys(('warmup', 'mosaic', 'multi_scale', 'grow', 'ema', 'positive_iou'), SHARE), 'strength': (0., 10.),
     'width': (1e-3, 4.), 'lr': (1e-12, 1e3), 'weight_decay': (0., 1e3), 'clip': (0., 1e9)}
 
 def check_ranges(values, ranges): # `InputError` for the first value that lies outside of its range; None is not looked at
@@ -168,6 +171,7 @@ def settings_from(
     check_ranges(s, RANGES)
     if s['anchors'] not in (*ANCHORS, 'auto'): raise InputError(f"--anchors {s['anchors']} is not known: take {', '.join(ANCHORS)} or auto.")
     if s['loss'] not in ('yolo', 'original'): raise InputError(f"--loss {s['loss']} is not known: take yolo or original.")
+    read_lambdas(s['lambdas'])
     if not s['train']: raise InputError('--train names no split to learn from: give one, such as 2007_train.')
     return s
 
@@ -191,6 +195,16 @@ def read_sets(
     pairs = tuple(tuple(part.strip().split('_', 1)) for part in text.split(',') if part.strip())
     if any(len(p) != 2 for p in pairs): raise InputError(f'{text!r} does not name splits: write YEAR_SPLIT, such as 2007_trainval, with commas between several.')
     return pairs
+
+def read_lambdas(
+    text:str # such as 'class=3,obj=4'; None: none
+)->dict: # the weights that it names
+    "The weights of the loss's terms that a flag gives; `InputError` for what is no weight"
+    parts = [part.partition('=') for part in (text or '').split(',') if part.strip()]
+    try: found = {name.strip(): float(value) for name, _, value in parts}
+    except ValueError: found = {'': 0}
+    if set(found) <= {'class', 'noobj', 'obj', 'box'} and all(0 <= v < math.inf for v in found.values()): return found
+    raise InputError(f"--lambdas {text!r} does not give weights: write NAME=NUMBER, with commas between, for any of class, noobj, obj, box.")
 
 # %% ../nbs/20_cli.ipynb #read_classes
 def read_classes(
@@ -265,10 +279,12 @@ def make_module(
     dm # its `VOCDataModule`
 ): # a `LitYOLOv3`
     "The Lightning module of a run"
+    from yolov3_nb.loss import LAMBDAS, YOLO_LAMBDAS
     from yolov3_nb.training import LitYOLOv3
-    names = list(dm.classes)
+    names, lambdas = list(dm.classes), read_lambdas(s['lambdas'])
     module = LitYOLOv3(len(names), s['width'], s['size'], choose_anchors(s['anchors'], dm, s['size']), names, s['lr'], s['weight_decay'],
-                       s['warmup'], s['loss'], multi_scale=s['multi_scale'], grow=s['grow'], seed=s['seed'])
+                       s['warmup'], s['loss'], lambdas and dict(lambdas={'yolo': YOLO_LAMBDAS, 'original': LAMBDAS}[s['loss']] | lambdas),
+                       dict(positive_iou=s['positive_iou']), multi_scale=s['multi_scale'], grow=s['grow'], seed=s['seed'])
     if s['compile']: module.model.compile()
     return module
 
@@ -779,6 +795,8 @@ def train(argv=None):
     done = fit(trainer, module, dm, run, resume=bool(args.resume))
     if not trainer.is_global_zero or not done: sys.exit(0 if done else 1)
     module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU
+    from yolov3_nb.training import Interruptible
+    start -= next(c.before for c in trainer.callbacks if isinstance(c, Interruptible))  # what was spent before it was interrupted
     result = finish(run, s, ['yolov3_train', *(sys.argv[1:] if argv is None else argv)], module, dm, start, args.results)
     print_table({'asked for (VOC)': ASKED, 'original (VOC)': ORIGINAL, run.name: result['metrics']})
     print(f"\n{(time.time() - start) / 60:.1f} minutes. Report: {run/'report.html'}  Weights: {run/'weights'}")

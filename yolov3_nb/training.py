@@ -386,7 +386,14 @@ class Interruptible(Checkpoint):
         folder:str|Path, # last.ckpt goes there
         seconds:float=math.inf, # for this run; one that goes on has them anew
         minutes:float=10. # between checkpoints within an epoch
-    ): self.file, self.seconds, self.minutes, self.asked, self.handlers = Path(folder)/'last.ckpt', seconds, minutes, False, {}
+    ):
+        self.file, self.seconds, self.minutes, self.asked, self.handlers = Path(folder)/'last.ckpt', seconds, minutes, False, {}
+        self.start, self.before = None, 0.
+
+    def spent(self): # seconds of training, with those before it was interrupted
+        return self.before + (time.monotonic() - self.start if self.start else 0.)
+    def state_dict(self): return dict(seconds=self.spent())
+    def load_state_dict(self, state): self.before = state['seconds']
 
     def on_train_start(self, trainer, module):
         self.start = self.saved = time.monotonic()
