@@ -1808,7 +1808,9 @@ def run_app(argv=None):
     "Show what the detector finds, and why, on a page; or make that page a Space (`yolov3_app`)"
     a = app_parser().parse_args(argv)
     weights, toy = find_weights(a.weights), a.weights == 'toy'
-    about = None if toy else f'The weights are those of {Path(a.weights).name}, {{n}} classes.'
+    folder = Path(a.weights)
+    name = folder.parent.name if folder.name == 'weights' and folder.parent.name else folder.name  # runs/toy-1/weights is toy-1
+    about = None if toy else f'The weights are those of {name}, {{n}} classes.'
     if a.make_space or a.push_space:
         kwargs = dict(weights=weights, result=a.results or (_project()[0]/'results'/'toy.json' if toy else None), about=about)
         if a.make_space: print(f'{a.make_space}:', *make_space(a.make_space, **kwargs), sep='\n  ')
