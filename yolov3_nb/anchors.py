@@ -71,9 +71,8 @@ ANCHORS = {
     'toyvoc': (((86, 127), (131, 107), (170, 170)), ((82, 62), (67, 94), (108, 79)), ((66, 46), (47, 73), (42, 115)))}
 
 # %% ../nbs/04_anchors.ipynb #scale-anchors
-def scale_anchors(
-    anchors, # (3, 3, 2) widths and heights in pixels at 416
-    size:int, # side of the network's input, pixels
+def scale_anchors(anchors, # (3, 3, 2) widths and heights in pixels at 416
+                  size:int, # side of the network's input, pixels
 ) -> Tensor: # (3, 3, 2) float32, pixels at `size`
     "Anchors for another input size: they grow with the picture."
     return torch.as_tensor(anchors, dtype=torch.float32) * size / 416
