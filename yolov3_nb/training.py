@@ -103,10 +103,10 @@ def losses(self:LitYOLOv3, batch): # predictions, targets on the grids, the loss
 
 @patch
 def training_step(self:LitYOLOv3, batch, batch_idx):
-    preds, encoded, out = self.losses(batch)
+    preds, _, out = self.losses(batch)
     if not torch.isfinite(out['loss']):
         check_finite(out, f"epoch {self.current_epoch}, batch {batch_idx}, pictures {', '.join(self.culprits(batch))}")
-    if self.counting: self.train_accuracies.update(preds, encoded)
+    if self.counting: self.train_accuracies.update(preds, encode(batch[1], self.model.anchors, batch[0].shape[-2:]))  # as validation counts
     self.log('loss', out['loss'].detach(), prog_bar=True, batch_size=len(batch[0]))
     terms = {k: v.detach().sum() for k, v in out['terms'].items()}
     self.log_dict(terms, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
