@@ -45,7 +45,7 @@ BASE = dict(
 
 # %% ../nbs/20_cli.ipynb #PRESETS
 PRESETS = {
-    'toy': dict(anchors='coco', epochs=11, lr=8e-3, positive_iou=0.5, strength=0.1),
+    'toy': dict(anchors='coco', epochs=12, lr=8e-3, positive_iou=0.5, strength=0.1),
     'toy_long': dict(epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': dict(train='2007_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32, lr=1e-3, mosaic=0.67, strength=1.0,
                 workers=8, ema=0.9998, warmup=0.1, precision='bf16-mixed'),

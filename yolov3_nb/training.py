@@ -61,8 +61,6 @@ class LitYOLOv3(L.LightningModule):
         self.save_hyperparameters()
         self.model = YOLOv3(num_classes, width, anchors=anchors, class_names=class_names, image_size=image_size)
         self.model.to(memory_format=torch.channels_last)  # the layout that CPUs and tensor cores convolve fastest in
-        if (stem := self.model.backbone.stem).conv.out_channels < 16:  # but a CPU's batch norm is slow in it where channels are few
-            stem.to(memory_format=torch.contiguous_format)
         self.loss = partial({'yolo': yolo_loss, 'original': original_loss}[loss], **(loss_options or {}))
         self.train_accuracies, self.val_accuracies, self.val_loss, self.counting = GridAccuracies(), GridAccuracies(), OriginalLoss(), False
 
