@@ -68,7 +68,11 @@ def duration(
     if re.fullmatch(r'\d+:\d+:\d+:\d+', text): return text
     raise argparse.ArgumentTypeError(f'{text!r} is no time: write DD:HH:MM:SS, such as 00:01:30:00 for an hour and a half.')
 
-def seconds(text): return sum(int(n) * unit for n, unit in zip(text.split(':'), (86400, 3600, 60, 1))) if text else math.inf
+def seconds(
+    text # 'DD:HH:MM:SS', or nothing
+): # infinity for nothing
+    "A duration in seconds"
+    return sum(int(n) * unit for n, unit in zip(text.split(':'), (86400, 3600, 60, 1))) if text else math.inf
 
 # %% ../nbs/20_cli.ipynb #FLAGS
 FLAGS = {
@@ -151,7 +155,11 @@ RANGES = {  # flag: its smallest and its largest value
     **dict.fromkeys(('warmup', 'mosaic', 'multi_scale', 'grow', 'ema', 'positive_iou'), SHARE), 'strength': (0., 10.),
     'width': (1e-3, 4.), 'lr': (1e-12, 1e3), 'weight_decay': (0., 1e3), 'clip': (0., 1e9)}
 
-def check_ranges(values, ranges): # `InputError` for the first value that lies outside of its range; None is not looked at
+def check_ranges(
+    values:dict, # flag -> value; None is not looked at
+    ranges:dict # flag -> (lowest, highest)
+):
+    "`InputError` for the first value that lies outside of its range"
     for name, (low, high) in ranges.items():
         if (value := values[name]) in (None, 'find') or low <= value <= high: continue
         kind = 'share' if (low, high) == SHARE else 'number'
@@ -180,7 +188,10 @@ def check_resumed(run, start, given):
     for k in (*FLAGS['model'], *FLAGS['recipe'], 'train', 'classes', 'limit', 'accumulate'):
         if k in given and given[k] not in (start[k], 'find'): raise InputError(f'--{k} {given[k]} belongs to the start of a run, and {run} has {start[k]}: leave it out, or start a new run.')
 
-def read_settings(run):
+def read_settings(
+    run:Path # a run folder
+)->dict:
+    "The settings that a run was started with; `InputError` where there are none to read"
     file = run/'settings.json'
     if not file.exists(): raise InputError(f'{run} holds no settings.json, so it is no run folder of yolov3_train: give the folder that the run wrote.')
     try: return BASE | json.loads(file.read_text(encoding='utf-8'))
@@ -349,7 +360,11 @@ def make_trainer(
         raise InputError(f'Lightning refuses this run ({first_sentence(e)}): look at --accelerator, --devices, --strategy '
                          'and --precision.') from None
 
-def first_sentence(e): return re.split(r'(?<=[^.\s])\.\s|\n', str(e).strip())[0].rstrip('.')[:300] or type(e).__name__
+def first_sentence(
+    e # an exception
+)->str: # without its full stop; the exception's name where it says nothing
+    "The first sentence of an error of a library, to be said within one of ours"
+    return re.split(r'(?<=[^.\s])\.\s|\n', str(e).strip())[0].rstrip('.')[:300] or type(e).__name__
 
 # %% ../nbs/20_cli.ipynb #new_run
 def new_run(
@@ -377,7 +392,10 @@ def check_writable(run, needed=2**28):
     remove_empty(made)
     raise InputError(f'Only {free >> 20} MB are free where {run} is, and a run needs {int(needed) >> 20}: make room, or give another --out.')
 
-def remove_empty(folders):
+def remove_empty(
+    folders # innermost first
+):
+    "Take back folders into which nothing was written"
     for folder in folders:
         try: folder.rmdir()
         except OSError: pass  # not empty, or never made
@@ -441,7 +459,8 @@ def device_name(
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
     return f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} CPU cores"
 
-def processor_name(): # such as 'AMD EPYC 7763 64-Core Processor'; the architecture where that is all that can be known
+def processor_name()->str: # such as 'AMD EPYC 7763 64-Core Processor'
+    "The processor's name, or its architecture where that is all that can be known"
     try: text = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace')
     except OSError: text = ''
     found = re.search(r'^(?:model name|Hardware|Model)\s*:\s*(\S.*)$', text, re.M)
@@ -475,7 +494,10 @@ def write_json(
     "Write JSON, whole or not at all"
     write_whole({path: (json.dumps(value, indent=1, ensure_ascii=False) + '\n').encode()})
 
-def results_file(name): # what `--results` means: a name stands for results/NAME.json, and so does that path itself
+def results_file(
+    name:str # a name, or a path that ends in .json
+)->Path:
+    "What `--results` means: a name stands for results/NAME.json, and so does that path itself"
     return Path(name) if str(name).endswith('.json') else Path('results')/f'{name}.json'
 
 # %% ../nbs/20_cli.ipynb #data_name
@@ -522,7 +544,11 @@ ASKED = {'class_acc': '≥ 80', 'noobj_acc': '≥ 98', 'obj_acc': '≥ 78'}
 ORIGINAL = dict(class_acc=88.99, noobj_acc=98.19, obj_acc=77.58, map50=0.43, train_loss=3.19, test_loss=2.73)
 COLUMNS = dict(class_acc='class', noobj_acc='no-obj', obj_acc='object', map50='mAP@0.5', map50_11pt='11-point', map_coco='COCO', train_loss='train loss', test_loss='test loss')
 
-def show_value(key, value):
+def show_value(
+    key:str, # of a figure in a results file
+    value # its number or text, or None
+)->str:
+    "Percentages and losses with two digits, shares with three, a dash for nothing"
     if value is None: return '–'
     return value if isinstance(value, str) else f'{value:.2f}' if key.endswith(('acc', 'loss')) else f'{value:.3f}'
 
@@ -533,7 +559,10 @@ def figures_table(
     "Rows of figures under the names that the course uses"
     return [['', *COLUMNS.values()]] + [[label, *(show_value(k, figures.get(k)) for k in COLUMNS)] for label, figures in rows.items()]
 
-def print_table(rows):
+def print_table(
+    rows:dict # label -> dict of figures
+):
+    "`figures_table` in the terminal, in columns"
     table = figures_table(rows)
     widths = [max(map(len, column)) for column in zip(*table)]
     for row in table: print('  '.join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))))
@@ -670,7 +699,10 @@ def write_report(
     write_whole(files | {run/'report.html': html.encode()})
     return run/'report.html'
 
-def png(fig): # a matplotlib Figure as the bytes of a file
+def png(
+    fig # a matplotlib Figure
+)->bytes:
+    "A figure as the bytes of a file"
     fig.savefig(file := io.BytesIO(), dpi=110, format='png')
     return file.getvalue()
 
@@ -813,7 +845,10 @@ def find_weights(
     return str(found or name)
 
 # %% ../nbs/20_cli.ipynb #eval_parser
-def other_names(p): # what other programs call these flags is understood, too; the help names one of each
+def other_names(
+    p:argparse.ArgumentParser # gets them
+):
+    "What other programs call these flags is understood, too; the help names one of each"
     p.add_argument('--iou', dest='nms', type=float, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     p.add_argument('--max', dest='max_detections', type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -989,10 +1024,17 @@ def detection_records(
                          width=img.shape[1], height=img.shape[0], **dict(zip(keys, at))))
     return rows
 
-def readable(path): return os.fsencode(path).decode('utf-8', 'replace')  # a name may hold bytes that are no text
+def readable(
+    path # of a file
+)->str:
+    "A path that can be printed: a name may hold bytes that are no text"
+    return os.fsencode(path).decode('utf-8', 'replace')  # a name may hold bytes that are no text
 
 # %% ../nbs/20_cli.ipynb #write_whole
-def encode_picture(img): # (H, W, 3) uint8 -> bytes and ending; a JPEG ends at 65,500 pixels a side
+def encode_picture(
+    img # (H, W, 3) uint8
+)->tuple: # bytes and ending
+    "A JPEG, or a PNG where a side has more than the 65,500 pixels at which a JPEG ends"
     from PIL import Image
     kind = 'jpeg' if max(img.shape[:2]) <= 65_500 else 'png'
     Image.fromarray(img).save(file := io.BytesIO(), kind, quality=92)
@@ -1178,7 +1220,10 @@ def fetch(
                 bar.update(f.tell() - bar.n)
                 if f.tell() > size: raise ValueError(f'it sends more than the {size} bytes of the file')
 
-def md5_of(file):
+def md5_of(
+    file # its path
+)->str:
+    "The MD5 digest of a file, in hexadecimal"
     digest = hashlib.md5(usedforsecurity=False)
     with open(file, 'rb') as f:
         while chunk := f.read(2**20): digest.update(chunk)
@@ -1256,7 +1301,12 @@ def lacking(
         else: missing += [f'{d}/{i}{e}' for d, e in (('Annotations', '.xml'), ('JPEGImages', '.jpg')) for i in ids if i + e not in there[d]]
     return missing
 
-def years_to_get(root, years, archives):
+def years_to_get(
+    root, # folder that holds, or will hold, VOCdevkit
+    years, # such as ('2007', '2012')
+    archives:dict # year -> its archives
+)->list: # those of the years that are not there whole
+    "What is still to be downloaded; `InputError` for a year that is not known"
     todo = []
     for year in dict.fromkeys(years):
         if year not in archives: raise InputError(f"--years {year} is not known: take {' or '.join(archives)}, several with commas.")
@@ -1559,7 +1609,10 @@ def data(argv=None):
     a = data_parser().parse_args(argv)
     {'toy': lambda a: print(make_toyvoc(a.out)), 'download': data_download, 'inspect': data_inspect}[a.what](a)
 
-def data_download(a):
+def data_download(
+    a # the flags of `yolov3_data download`
+):
+    "Fetch the official devkits"
     years = tuple(y.strip() for y in a.years.split(',') if y.strip())
     mine = [Path(m).resolve().as_uri() if Path(m).is_dir() else m for m in a.mirror]
     try: root = download_voc(a.out, years, (*mine, *VOC_MIRRORS))
@@ -1568,7 +1621,10 @@ def data_download(a):
         raise
     print(f"PASCAL VOC {' and '.join(years)} is in {root}. Train on it with: yolov3_train --preset voc --data {root}")
 
-def data_inspect(a):
+def data_inspect(
+    a # the flags of `yolov3_data inspect`
+):
+    "Count what a devkit holds, print and write the page about it"
     page, classes, root = check_page(Path(a.page)), read_classes(a.classes), a.dir or str(make_toyvoc())
     splits, faults = inspect_devkit(root, read_sets(a.split) if a.split else devkit_sets(root), classes)
     for _, _, rows in page_tables(splits, classes)[:2]:
@@ -1714,7 +1770,10 @@ def build_wheel(
         return packed
 
 # %% ../nbs/20_cli.ipynb #make_space
-def read_result(name): # what a file in results/ holds; a path, or the NAME of results/NAME.json
+def read_result(
+    name:str # a path, or the NAME of results/NAME.json
+)->dict:
+    "What a file in results/ holds; `InputError` where it is none"
     file = Path(name) if os.path.isfile(name) else results_file(name)
     try:
         result = json.loads(file.read_text(encoding='utf-8'))

@@ -97,7 +97,8 @@ class OriginalLoss(torchmetrics.Metric):
 
 # %% ../nbs/08_training.ipynb #losses
 @patch
-def losses(self:LitYOLOv3, batch): # predictions, targets on the grids, the loss with its terms
+def losses(self:LitYOLOv3, batch):
+    "Predictions, targets on the grids, the loss with its terms"
     preds, encoded = self(batch[0]), encode(batch[1], self.model.anchors, batch[0].shape[-2:], **(self.hparams.encode_options or {}))
     return preds, encoded, self.loss(preds, encoded, self.model.anchors)
 
@@ -289,7 +290,8 @@ class EpochLog(Callback):
         bar = trainer.progress_bar_callback
         bar.print('\n'.join(lines)) if bar else print('\n'.join(lines))
 
-def whole_epoch(trainer): # an epoch that is broken off has an end, too, but not this one
+def whole_epoch(trainer):
+    "Has this epoch come to its end, or was it broken off?"
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 # %% ../nbs/08_training.ipynb #Pictures
@@ -337,7 +339,8 @@ class EMA(WeightAveraging):
         if averages[0].is_floating_point(): torch._foreach_lerp_(averages, weights, 1 - keep)
         else: torch._foreach_copy_(averages, weights)  # a batch norm's count of batches is no weight
 
-def final_model(trainer, module): # the network that a run would end with if it ended now
+def final_model(trainer, module):
+    "The network that a run would end with if it ended now"
     ema = next((c for c in trainer.callbacks if isinstance(c, EMA) and c._average_model is not None), None)
     return (ema._average_model.module if ema else module).model
 
@@ -369,7 +372,8 @@ class WholeEpochs(ModelCheckpoint):
     def on_train_epoch_end(self, trainer, module):
         if whole_epoch(trainer): super().on_train_epoch_end(trainer, module)
 
-def checkpoints(folder, val=True): # callbacks for last.ckpt and, with validation, best.ckpt
+def checkpoints(folder, val=True):
+    "Callbacks for last.ckpt and, with validation, best.ckpt"
     return [WholeEpochs(folder, 'last')] + [WholeEpochs(folder, 'best', monitor='val_loss')] * val
 
 @patch
