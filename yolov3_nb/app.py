@@ -43,7 +43,7 @@ def example_files(
 LIMITS = dict(megabytes=16, megapixels=40,   # of one upload
               side=(640, 1024), boxes=50,    # longer side of the picture that is shown, at least and at most; boxes in a picture
               seconds=20, upload_seconds=60, # for one answer, for one upload
-              at_once=2, waiting=40,         # answers in the making, and those in the queue behind them
+              at_once=2, waiting=40,         # answers begun of each kind, and those queueing behind them
               keep=600)                      # seconds that an uploaded file stays on the disk
 
 # %% ../nbs/11b_app.ipynb #check_upload
@@ -159,7 +159,7 @@ def say_box(
     model, # that found it
     number:int, # what it is called
 )->str:
-    "Where a box comes from: one sentence."
+    "Where a box comes from: one sentence, rows and columns counted from 1."
     label, score, grid = int(det['labels'][0]), float(det['scores'][0]), grid_names(model.image_size)[int(det['scale'][0])]
     row, col = (det['cell'][0] + 1).tolist()
     return f'Box {number}, **{model.class_names[label]}**, score {score:.2f}: read at row {row}, column {col} of the {grid} grid.'

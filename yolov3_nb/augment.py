@@ -75,7 +75,7 @@ def cut_boxes(
 # %% ../nbs/02_augmentation.ipynb #train-transform
 def train_transform(
     size:int, # side of the square, pixels
-    strength:float=1., # 0 changes nothing but the form, 1 is the course's default; above 0.5 some pictures are turned or cropped
+    strength:float=1., # 0 changes nothing but the form, 1 is that of `--preset voc`; above 0.5 some pictures are turned or cropped
 )->A.Compose:
     "Letterbox; move, turn or crop; flip; colour; now and then CLAHE, grey or blur. Boxes obey the visibility rule."
     s = float(strength)

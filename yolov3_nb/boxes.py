@@ -51,7 +51,7 @@ def box_iou(
 ) -> Tensor: # (N, M), from 0 to 1
     "IoU of every box in `a` with every box in `b`; 0 where neither has an area."
     a, b = _as_float(a)[:, None], _as_float(b)[None]                     # (N, 1, 4), (1, M, 4)
-    size = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    size = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])  # (N, M, 2)
     inter = size.clamp(min=0).prod(-1)                                    # (N, M)
     return inter / (box_area(a) + box_area(b) - inter).clamp(min=1e-7)
 

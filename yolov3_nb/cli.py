@@ -1434,7 +1434,7 @@ def page_tables(
         for name in full[1:]:
             found = compare_splits(counts[full[0]], counts[name], classes)
             far.append([f'{full[0]} and {name}', *(f'{v:.3f}' for v in found.values())])
-        tables.append(('Are the splits alike?', 'Half the sum of the differences of their shares of classes, beside that of heaps dealt by '
+        tables.append(('Are the splits alike?', 'Half the sum of the absolute differences of their shares of classes, beside that of heaps dealt by '
                        'chance from the same pictures.', far))
     return tables
 
@@ -1516,7 +1516,7 @@ def picture_figures(
         ds = s['ds']
         picks = dict.fromkeys(round(i * (len(ds) - 1) / (n - 1)) for i in range(n)) if len(ds) else ()
         if picks: figures.append((f'Pictures of {name}', f'{len(picks)}, evenly spaced.', contact_sheet(show(ds, [ds[i] for i in picks]))))
-    for flag, why in (('difficult', 'which an exam leaves out'), ('truncated', 'which go on outside the picture')):
+    for flag, why in (('difficult', 'which an exam leaves out'), ('truncated', 'which go on outside their box')):
         for name, s in splits.items():
             c = s['census']
             rows = c[c[flag].astype(bool) & ((flag == 'difficult') | ~c.difficult.astype(bool))]

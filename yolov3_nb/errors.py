@@ -243,7 +243,7 @@ def diagnose(
     gts:dict, # ground truths: image, boxes, labels, difficult
     class_names:tuple, # C names
     score_threshold:float=0.001, # for AP proper: nearly every box counts
-    compare_at:float=0.05, # for all other figures
+    compare_at:float=0.05, # for all other figures; confusions start at 0.25
 ) -> dict: # APs at `compare_at` and, with suffix `_001`, at `score_threshold`; `tide`, `confusion`, `reliability`: numbers and lists
     "All figures of a list of detections: AP by VOC's and COCO's rules, errors and their price, confusions, calibration."
     above = lambda t: {k: dets[k][dets['scores'] > t] for k in ('image', 'boxes', 'labels', 'scores')}

@@ -83,7 +83,7 @@ def objectness_bce(logits:Tensor, # objectness (B, 3, h, w)
                    want:Tensor, # 0 … 1, as `logits`
                    gamma:float=0. # focal exponent; 0: plain BCE
                   )->Tensor: # as `logits`
-    "Binary cross-entropy with soft targets; with `gamma`, what is nearly right counts less (Li et al. 2020, eq. 5)."
+    "Binary cross-entropy with soft targets; with `gamma`, what is nearly right counts less (Li et al. 2020, eq. 2)."
     bce = F.binary_cross_entropy_with_logits(logits, want, reduction='none')
     return bce*(want - logits.sigmoid()).abs()**gamma if gamma else bce
 

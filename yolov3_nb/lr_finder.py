@@ -70,7 +70,7 @@ def again(batches):
 # %% ../nbs/07_lr_finder.ipynb #range_test
 def range_test(
     model:nn.Module, # stays as it is: a copy is trained
-    batches, # list or DataLoader; gone through as often as there are rates
+    batches, # list or DataLoader; one batch a rate, over and over
     loss, # loss(model, batch) gives a scalar tensor
     lrs:list, # rates, from `lr_ramp`
     optimizer=adamw, # optimizer(model, lr)

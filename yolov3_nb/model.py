@@ -116,7 +116,7 @@ def check_size(h:int, # rows
                w:int): # columns
     "Raises `InputError` unless both sides are multiples of 32."
     good = ' × '.join(str(max(32, round(n/32)*32)) for n in (h, w))
-    if good != f'{h} × {w}': raise InputError(f'A picture of {h} × {w}: both sides must be multiples of 32; resize or pad it to {good}.')
+    if good != f'{h} × {w}': raise InputError(f'A picture of {h} × {w}: both sides must be multiples of 32; resize it to {good}.')
 
 # %% ../nbs/05_model.ipynb #check_model
 def check_model(m): # a `YOLOv3` that has its arguments but no layers yet
