@@ -13,15 +13,15 @@ __all__ = ['BASE', 'PRESETS', 'FLAGS', 'EXAMPLES', 'COUNT', 'SHARE', 'RANGES', '
            'processor_name', 'record', 'write_json', 'results_file', 'data_name', 'measure', 'headline', 'show_value',
            'figures_table', 'print_table', 'read_curves', 'plot_curves', 'plot_thresholds', 'draw_predictions',
            'contact_sheet', 'heat_sheet', 'write_report', 'png', 'command', 'save_weights', 'finish', 'begin',
-           'prepare', 'train', 'find_weights', 'other_names', 'eval_parser', 'check_eval', 'error_lines',
-           'evaluate_weights', 'open_weights', 'to_device', 'find_pictures', 'picture_batches', 'free_name',
-           'detection_records', 'readable', 'encode_picture', 'new_folder', 'predict_parser', 'predict_files',
-           'write_records', 'predict', 'export_parser', 'export_weights', 'fetch', 'md5_of', 'fetch_archive',
-           'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets', 'inspect_devkit',
-           'page_tables', 'new_figure', 'count_figures', 'place_figures', 'picture_figures', 'write_page', 'check_page',
-           'data_parser', 'data', 'data_download', 'data_inspect', 'model_diagram', 'space_card', 'space_requirements',
-           'build_wheel', 'read_result', 'make_space', 'push_space', 'app_parser', 'run_app', 'exercise_cards',
-           'progress_lines', 'check_exercises']
+           'prepare', 'train', 'find_weights', 'other_names', 'eval_parser', 'check_shared', 'check_eval',
+           'error_lines', 'evaluate_weights', 'open_weights', 'to_device', 'find_pictures', 'picture_batches',
+           'free_name', 'detection_records', 'readable', 'encode_picture', 'new_folder', 'predict_parser',
+           'predict_files', 'write_records', 'predict', 'export_parser', 'export_weights', 'fetch', 'md5_of',
+           'fetch_archive', 'unpack_voc', 'lacking', 'years_to_get', 'get_year', 'download_voc', 'devkit_sets',
+           'inspect_devkit', 'page_tables', 'new_figure', 'count_figures', 'place_figures', 'picture_figures',
+           'write_page', 'check_page', 'data_parser', 'data', 'data_download', 'data_inspect', 'model_diagram',
+           'space_card', 'space_requirements', 'build_wheel', 'read_result', 'make_space', 'push_space', 'app_parser',
+           'run_app', 'exercise_cards', 'progress_lines', 'check_exercises']
 
 # %% ../nbs/20_cli.ipynb #imports-export
 import argparse, base64, collections, csv, datetime, errno, glob, hashlib, http.client, io, json, logging, math, os, platform, re, shlex
@@ -118,7 +118,7 @@ FLAGS = {
         val_every=(int, 'epochs between validations'),
         train_every=(int, 'epochs between accuracies on the training pictures; 0: none'),
         pictures_every=(int, 'epochs between pictures of what it finds; 0: none'),
-        map_every=(int, 'epochs between mAPs on the validation splits; 0: none')),
+        map_every=(int, 'epochs between mAPs on the validation splits, a multiple of val_every; 0: none')),
 }
 assert {k for group in FLAGS.values() for k in group} == set(BASE)
 
@@ -137,12 +137,13 @@ def train_parser()->argparse.ArgumentParser:
                                 epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--preset', choices=PRESETS, default='toy', help='where the other values come from (default: toy)')
     p.add_argument('--out', metavar='DIR', help='run folder (default: runs/PRESET-N, the first that is free)')
-    p.add_argument('--resume', metavar='RUN', help='go on with the run in this folder; its settings hold; flags of the run given here win')
+    p.add_argument('--resume', metavar='RUN', help='go on with the run in this folder; its recipe, network and training pictures hold; other flags given here win')
     p.add_argument('--results', metavar='NAME', help='also write the figures to results/NAME.json')
+    toy = BASE | PRESETS['toy']
     for title, flags in FLAGS.items():
         group = p.add_argument_group(title)
         for name, (kind, text) in flags.items():
-            default = '' if BASE[name] is None else f' (toy: {BASE[name]!r})'.replace("'", '')
+            default = '' if toy[name] is None else f' (toy: {toy[name]!r})'.replace("'", '')
             extra = dict(action=argparse.BooleanOptionalAction) if kind is bool else dict(type=kind, metavar=kind.__name__.upper())
             group.add_argument(f'--{name}', default=argparse.SUPPRESS, help=(text + default).replace('%', '%%'), **extra)
     return p
@@ -281,7 +282,8 @@ def choose_anchors(
     for i in range(len(dm.train_ds)):
         a = dm.train_ds.annotation(i)
         wh.append((a['boxes'][:, 2:] - a['boxes'][:, :2]) * (size / max(a['size'])))
-    return kmeans_anchors(torch.cat(wh)).tolist()
+    try: return kmeans_anchors(torch.cat(wh)).tolist()
+    except ValueError: raise InputError('--anchors auto needs boxes of at least nine different sizes: give more pictures, or name anchors.') from None
 
 # %% ../nbs/20_cli.ipynb #make_module
 def make_module(
@@ -312,7 +314,8 @@ def find_rate(
     loss = lambda module, batch: module.losses(dm.transfer_batch_to_device(batch, device, 0))[2]['loss']
     adamw = lambda module, lr: torch.optim.AdamW(decay_groups(module.model, s['weight_decay']), lr=lr)
     module = make_module(s | dict(lr=1e-3, compile=False), dm).to(device)
-    lr, curve = find_lr(module, dm.train_dataloader(), loss, optimizer=adamw, clip=s['clip'])
+    try: lr, curve = find_lr(module, dm.train_dataloader(), loss, optimizer=adamw, clip=s['clip'])
+    except InputError as e: raise InputError(f'--lr find gives no rate ({first_sentence(e)}): give a number.') from None
     write_whole({run/'lr_finder.png': png(plot_lr(curve).figure)})
     return lr
 
@@ -386,11 +389,11 @@ def check_writable(run, needed=2**28):
         (run/'.probe').unlink()
     except OSError as e:
         remove_empty(made)
-        raise InputError(f'The run folder {str(run)[-200:]} cannot be written ({e.strerror}): give another with --out.') from None
+        raise InputError(f'The folder {str(run)[-200:]} cannot be written ({e.strerror}): give another with --out.') from None
     free = shutil.disk_usage(run).free
     if free >= needed: return made
     remove_empty(made)
-    raise InputError(f'Only {free >> 20} MB are free where {run} is, and a run needs {int(needed) >> 20}: make room, or give another --out.')
+    raise InputError(f'Only {free >> 20} MB are free where {run} is, and {int(needed) >> 20} are needed: make room, or give another --out.')
 
 def remove_empty(
     folders # innermost first
@@ -671,7 +674,7 @@ td:first-child,th:first-child{text-align:left}img{max-width:100%}pre{background:
 tr.mine{font-weight:600}</style>
 <h1>{{ r.name }}</h1>
 <p>YOLOv3 at width {{ r.model.width }}, {{ '{:,}'.format(r.model.parameters) }} parameters, {{ r.model.image_size }} pixels; trained on {{ r.data.n_train }}
-pictures ({{ r.data.train }}), measured on {{ r.data.n_test }} ({{ r.data.test }}); {{ r.device }}{% if r.processor %} ({{ r.processor }}){% endif %}{% if r.precision %}, {{ r.precision }}{% endif %}, {{ '%.1f' % r.minutes }} minutes, {{ r.date }}.</p>
+pictures ({{ r.data.train }}), measured on {{ r.data.n_test or r.data.n_val or r.data.n_train }} ({{ r.data.test or r.data.val or r.data.train }}); {{ r.device }}{% if r.processor %} ({{ r.processor }}){% endif %}{% if r.precision %}, {{ r.precision }}{% endif %}, {{ '%.1f' % r.minutes }} minutes, {{ r.date }}.</p>
 <pre>{{ r.command }}</pre>
 <table>{% for row in table %}<tr{% if loop.index > 3 %} class="mine"{% endif %}>{% for cell in row %}{% if row is sameas table[0] %}<th>{{ cell }}</th>{% else %}<td>{{ cell }}</td>{% endif %}{% endfor %}</tr>{% endfor %}</table>
 <p>Accuracies in percent over the cells of all three grids, an objectness above 0.05 saying “object”; mAP at IoU 0.5 by area, by 11 points, and COCO's mean over IoU 0.5 to 0.95.
@@ -857,14 +860,14 @@ def eval_parser()->argparse.ArgumentParser:
     p = argparse.ArgumentParser('yolov3_eval', description='Measure weights, or detections from a file, on the pictures of a VOC devkit.')
     add = lambda flag, text, default=None, kind=str, **kw: p.add_argument(flag, default=default, type=kind, metavar=kind.__name__.upper(),
         help=text + ('' if default is None else f' (default: {default})'), **kw)
-    add('--weights', 'weights folder, Hub id, toy or voc', 'toy')
+    add('--weights', "weights folder, Hub id, toy or voc, or a .weights file of Darknet", 'toy')
     add('--detections', "judge these instead of weights: COCO's results (.json), a folder of VOC's comp4_det_SPLIT_CLASS.txt, or one of them")
     add('--save_detections', 'folder for the detections found, in both forms')
     add('--data', 'folder that holds VOCdevkit; ToyVOC, made when missing, unless given')
     add('--split', 'YEAR_SPLIT, several with commas', '2007_test')
     add('--classes', "with --detections: class names, with commas, or a file with one a line; the 20 of VOC unless given")
     add('--score', 'AP proper counts boxes above it', .001, float)
-    add('--compare_at', 'the comparable figures, and all others, count boxes above it', .05, float)
+    add('--compare_at', 'the APs to be compared, and the errors, count boxes above it', .05, float)
     add('--nms', 'of two boxes of one class that overlap more the better stays', .45, float)
     add('--max_detections', 'boxes kept a picture, after NMS', 100, int)
     other_names(p)
@@ -878,12 +881,20 @@ def eval_parser()->argparse.ArgumentParser:
     return p
 
 # %% ../nbs/20_cli.ipynb #check_eval
-def check_eval(a): # the parsed flags of `yolov3_eval`
-    "One sentence about flags that cannot be meant, before anything is read"
+def check_shared(
+    a # parsed flags
+):
+    "One sentence about those flags that cannot be meant, and that several commands have"
     for name in ('score', 'compare_at', 'nms'):
-        if not 0 <= getattr(a, name) <= 1: raise InputError(f'--{name} {getattr(a, name)} is no share: give a number from 0 to 1.')
-    check_ranges(vars(a), dict(max_detections=COUNT, batch=COUNT, workers=RANGES['workers']))
+        if not 0 <= (value := getattr(a, name, 0)) <= 1: raise InputError(f'--{name} {value} is no share: give a number from 0 to 1.')
+    check_ranges(vars(a), {k: v for k, v in dict(max_detections=COUNT, batch=COUNT, workers=RANGES['workers']).items() if k in vars(a)})
     if a.size is not None and (a.size < 32 or a.size % 32): raise InputError(f'--size {a.size} is no multiple of 32: take {max(32, round(a.size / 32) * 32)}.')
+
+def check_eval(
+    a # the parsed flags of `yolov3_eval`
+):
+    "One sentence about flags that cannot be meant, before anything is read"
+    check_shared(a)
     if a.precision not in (known := ('32-true', 'bf16-mixed', '16-mixed')): raise InputError(f"--precision {a.precision} is not known: take {' or '.join(known)}.")
     if a.detections and a.save_detections: raise InputError('--save_detections goes with weights: those of --detections are in a file.')
     if a.detections and not Path(a.detections).exists():
@@ -1131,6 +1142,7 @@ def write_records(
 def predict(argv=None):
     "Find objects in pictures (`yolov3_predict`)"
     a = predict_parser().parse_args(argv)
+    check_shared(a)
     names = getattr(sys.stdin, 'buffer', sys.stdin) or ()
     files = find_pictures(a.images, (os.fsdecode(line) for line in names))
     if not files: raise InputError(f"There is no picture in {', '.join(a.images)}: give files, folders with pictures, or patterns.")
@@ -1173,6 +1185,7 @@ def export_parser()->argparse.ArgumentParser:
 def export_weights(argv=None):
     "Write weights for other programs (`yolov3_export`)"
     a = export_parser().parse_args(argv)
+    check_shared(a)
     from yolov3_nb.export import export_onnx, save_darknet
     model = open_weights(a.weights)
     out = Path(a.out or Path(a.weights).resolve().stem + {'onnx': '.onnx', 'darknet': '.weights', 'folder': '-weights'}[a.format])
@@ -1619,7 +1632,8 @@ def data_download(
     except KeyboardInterrupt:
         print('\nWhat arrived is kept: the same command goes on from there.', file=sys.stderr)
         raise
-    print(f"PASCAL VOC {' and '.join(years)} is in {root}. Train on it with: yolov3_train --preset voc --data {root}")
+    hint = f' Train on it with: yolov3_train --preset voc --data {root}' * ('2007' in years)  # whose splits that preset learns from
+    print(f"PASCAL VOC {' and '.join(years)} is in {root}.{hint}")
 
 def data_inspect(
     a # the flags of `yolov3_data inspect`
@@ -1634,8 +1648,8 @@ def data_inspect(
     write_page(page, root, splits, faults, classes)
     for fault in faults: print(fault, file=sys.stderr)
     print(f'Page: {page}', flush=True)
-    if faults: raise InputError(f'There are faults, {len(faults)} in all, named above and in {page}: mend them, or leave those pictures '
-                                'out by --skip_bad.')
+    if faults: raise InputError(f'There are faults, {len(faults)} in all, named above and in {page}: mend them, or train '
+                                'without those pictures by --skip_bad.')
 
 # %% ../nbs/20_cli.ipynb #model_diagram
 def model_diagram(model # a `YOLOv3`
@@ -1925,7 +1939,7 @@ def progress_lines(
 def check_exercises(argv=None):
     "Show which exercises are solved, and what is wrong with the current answers (`yolov3_check`)"
     p = argparse.ArgumentParser('yolov3_check', description='Try your answers to the exercises of all chapters, without running the chapters. '
-                                'It runs the code in their exercise cells. Exit status 0, unless a notebook cannot be read.')
+                                'It runs the code in their exercise cells. Exit status 0, unless notebooks are missing or unreadable.')
     p.add_argument('dir', nargs='?', metavar='DIR', help='folder of the notebooks 01_….ipynb, 02_….ipynb (default: nbs, where there is one)')
     folder = Path(p.parse_args(argv).dir or ('nbs' if Path('nbs').is_dir() else '.'))
     os.environ.setdefault('MPLBACKEND', 'Agg')  # an answer may draw; no window opens

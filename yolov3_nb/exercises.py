@@ -430,7 +430,7 @@ EXERCISES['04_cells'] = Exercise(_cells, most=60, cases=lambda: [
     (torch.tensor([[30., 4, 60, 16]]), 416), (torch.tensor([[406., 90, 426, 110]]), 416), (_random_boxes(300, 6, side=160), 224)], mistakes={
     'Row and column have changed places: the row counts down, along y, and comes first.': dict(swap=True),
     'The cell of the *centre* is responsible; yours holds the top left corner.': dict(point='corner'),
-    'A cell begins at its left edge, so cut the fraction off; rounding moves half of all centres one cell on.': dict(cut=round),
+    'A cell begins at its left edge, so cut the fraction off; rounding moves three of four centres into another cell.': dict(cut=round),
     'A centre right on the far edge still belongs to the last cell, number size / stride - 1.': dict(last=False),
     'The coarsest grid comes first: strides 32, 16, 8.': dict(strides=(8, 16, 32))})
 
@@ -640,7 +640,7 @@ EXERCISES['06_best'] = Exercise(_best_objectness, cases=lambda: [
     'The two weights have changed places: a large `obj` makes positive slots dear, and pulls the objectness up.': dict(swap=True),
     'These are the odds, p / (1 - p): solve for p.': dict(odds=True),
     'You weight the share but leave the rest as it was: a share of 1 must give 1.': lambda s, a, b: s * a / b,
-    'Divide by both weighted parts together, so that p lies between 0 and 1.': lambda s, a, b: s * a / (a + b)})
+    'Divide by both weighted parts together: a share of 1 must give 1.': lambda s, a, b: s * a / (a + b)})
 
 # %% ../nbs/19_exercises.ipynb #focal
 def _focal_loss(logits, target, gamma, alpha, balance='both', focus='right', mean=False, ends='soft'):

@@ -189,7 +189,7 @@ def save_darknet(
 )->Path: # the cfg
     "Write a model for Darknet and for what reads its files, OpenCV among others."
     if model.class_activation != 'sigmoid':
-        raise InputError("Darknet wants class_activation='sigmoid', and this model has the softmax: train one with it, or export to ONNX.")
+        raise InputError("Darknet's classes are sigmoids, and this model's are a softmax, as yolov3_train makes them: export it to ONNX.")
     if Path(file).suffix == '.cfg': raise InputError(f'{file}: the cfg is written beside the weights; give them a name that ends in .weights.')
     check_size(*[size or model.image_size]*2)
     twin, file = copy.deepcopy(model).cpu(), Path(file)
