@@ -1133,7 +1133,11 @@ def locked(path):
             fcntl.flock(f, fcntl.LOCK_EX)
         except ImportError:
             import msvcrt
-            f.seek(0); msvcrt.locking(f.fileno(), msvcrt.LK_LOCK, 1)
+            f.seek(0)
+            while True:  # msvcrt gives up after ten seconds; we do not
+                with contextlib.suppress(OSError):
+                    msvcrt.locking(f.fileno(), msvcrt.LK_LOCK, 1)
+                    break
         yield
 
 # %% ../nbs/00_toyvoc.ipynb #data-home
