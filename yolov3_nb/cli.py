@@ -49,7 +49,8 @@ PRESETS = {
     'toy_long': dict(epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': dict(train='2007_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32, lr=1e-3, mosaic=0.67, strength=1.0,
                 workers=8, ema=0.9998, warmup=0.1, precision='bf16-mixed'),
-    'voc_cpu': dict(train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=22, strength=0.5, ema=0.999, grow=1., half=True),
+    'voc_cpu': dict(train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=44, lr=6e-3, lambdas='obj=3.5',
+                    positive_iou=0.5, strength=0.5, ema=0.999, grow=1., half=True),
 }
 assert all(set(p) <= set(BASE) for p in PRESETS.values())
 
