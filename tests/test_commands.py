@@ -41,7 +41,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_a
     *((cli.train, f'--{flag}', 'Lightning refuses this run (') for flag in ('precision foo', 'devices x --accelerator cpu', 'devices 0', 'accelerator moon', 'strategy foo')),
     pytest.param(cli.train, '--accelerator gpu', 'Lightning refuses this run (', marks=no_gpu),
     *((cli.evaluate_weights, f'--{flag}', f'--{flag.split()[0]} ') for flag in ('batch 0', 'workers -1', 'max_detections 0', 'precision foo', 'size -32')),
-    (cli.predict, f'{ROOT}/nbs --no-progress --size 100', 'multiples of 32'), (cli.run_app, '--make_space space --results notes.json', 'notes.json is no file of results'),
+    (cli.predict, f'{ROOT}/nbs --no-progress --size 100', 'no multiple of 32'), (cli.run_app, '--make_space space --results notes.json', 'notes.json is no file of results'),
     (cli.predict, 'notes.json --no-progress --out deep/below', 'nothing was written'), (cli.predict, 'notes.json --no-progress --out empty', 'nothing was written')])
 def test_what_cannot_work_is_one_sentence_and_leaves_nothing(main, line, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
