@@ -6,7 +6,7 @@
 __all__ = ['VOC_CLASSES', 'COURSE_IMAGE', 'TOYVOC_DIGEST', 'draw_figure', 'data_home', 'make_toyvoc', 'toyvoc_digest']
 
 # %% ../nbs/00_toyvoc.ipynb #imports-export
-import colorsys, contextlib, hashlib, json, math, os, random, shutil, subprocess, sys, tempfile
+import colorsys, contextlib, errno, hashlib, json, math, os, random, shutil, subprocess, sys, tempfile
 from collections import namedtuple
 from itertools import zip_longest
 from pathlib import Path
@@ -1134,10 +1134,12 @@ def locked(path):
         except ImportError:
             import msvcrt
             f.seek(0)
-            while True:  # msvcrt gives up after ten seconds; we do not
-                with contextlib.suppress(OSError):
-                    msvcrt.locking(f.fileno(), msvcrt.LK_LOCK, 1)
-                    break
+            while True:
+                try: msvcrt.locking(f.fileno(), msvcrt.LK_LOCK, 1)
+                except OSError as e:
+                    if e.errno != errno.EDEADLK: raise
+                    continue  # it gives up after ten seconds; we do not
+                break
         yield
 
 # %% ../nbs/00_toyvoc.ipynb #data-home
