@@ -1040,7 +1040,7 @@ def readable(
     path # of a file
 )->str:
     "A path that can be printed: a name may hold bytes that are no text"
-    return os.fsencode(path).decode('utf-8', 'replace')  # a name may hold bytes that are no text
+    return os.fsencode(path).decode('utf-8', 'replace')
 
 # %% ../nbs/20_cli.ipynb #write_whole
 def encode_picture(
