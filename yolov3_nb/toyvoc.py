@@ -8,7 +8,7 @@ __all__ = ['VOC_CLASSES', 'COURSE_IMAGE', 'TOYVOC_DIGEST', 'draw_figure', 'data_
 # %% ../nbs/00_toyvoc.ipynb #imports-export
 import colorsys, contextlib, errno, hashlib, json, math, os, random, shutil, subprocess, sys, tempfile
 from collections import namedtuple
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from pathlib import Path
 import cv2, numpy as np
 from PIL import Image
@@ -42,7 +42,8 @@ def rect(x0, y0, x1, y1, r=0):
 # %% ../nbs/00_toyvoc.ipynb #spline
 def spline(p0, p1, p2, p3, t):
     "The point at `t` between p1 and p2 on a Catmull-Rom curve"
-    return tuple(b + t/2*(c-a + t*(2*a-5*b+4*c-d + t*(3*b-a-3*c+d))) for a,b,c,d in zip(p0, p1, p2, p3))
+    def at(a, b, c, d): return b + t/2*(c-a + t*(2*a-5*b+4*c-d + t*(3*b-a-3*c+d)))
+    return at(p0[0], p1[0], p2[0], p3[0]), at(p0[1], p1[1], p2[1], p3[1])
 
 # %% ../nbs/00_toyvoc.ipynb #smooth
 def smooth(points, n=6):
@@ -80,11 +81,14 @@ def pose(figure, size, x=0, y=0, tilt=0, flip=False, stretch=1):
     turned = np.stack([f*a*c - b*s, f*a*s + b*c], 1)
     low, high = turned.min(0), turned.max(0)
     pixels = np.rint((turned - (high + low)/2)*((size - 1)/(high - low).max()) + (x, y)).astype(np.int32)
-    pieces = iter(np.split(pixels, np.cumsum([len(contour) for contour in contours])[:-1]))
+    ends = list(accumulate(map(len, contours)))
+    pieces = (pixels[i:j] for i,j in zip([0, *ends], ends))
     return [(color, [next(pieces) for _ in contours]) for color,*contours in figure]
 
 # %% ../nbs/00_toyvoc.ipynb #moved
-def moved(parts, dx, dy): return [(color, [c + np.array([dx, dy], np.int32) for c in contours]) for color,contours in parts]
+def moved(parts, dx, dy):
+    step = np.array([dx, dy], np.int32)
+    return [(color, [c + step for c in contours]) for color,contours in parts]
 
 # %% ../nbs/00_toyvoc.ipynb #extent
 def extent(parts):
@@ -962,6 +966,7 @@ def put(r, img, name, draw, size, horizon, others, limit):
     h, w = img.shape[:2]
     tilt = r.uniform(-10, 10) if r.random() < .85 else r.uniform(-30, 30)
     flip, stretch = r.random() < .5, r.uniform(.85, 1.18)
+    taken = [extent(o.parts) for o in others]
     for _ in range(12):
         x, y = spot(r, name, size, w, h, horizon)
         foot = r.uniform(horizon + .02*h, h*1.02) if y is None else None
@@ -969,7 +974,8 @@ def put(r, img, name, draw, size, horizon, others, limit):
         behind = img[min(max(int(cy), 0), h-1), min(max(int(x), 0), w-1)].tolist()
         parts = pose(draw(r, palette(r, behind)), size, x, cy, tilt, flip, stretch)
         if foot is not None: parts = moved(parts, 0, round(foot) - extent(parts)[3])
-        if all(meets(extent(parts), extent(o.parts)) <= limit for o in others): return Thing(name, parts)
+        box = extent(parts)
+        if all(meets(box, o) <= limit for o in taken): return Thing(name, parts)
 
 # %% ../nbs/00_toyvoc.ipynb #scene
 def scene(r):
