@@ -590,7 +590,7 @@ def plot_curves(
     axs = fig.subplots(1, 3)
     def draw(ax, names, title, **kwargs):
         for name in names:
-            if name in log: ax.plot(*log[['step', name]].dropna().to_numpy().T, label=name, **kwargs)
+            if name in log: ax.plot(*log[['step', name]].dropna().to_numpy().T, label=name.split('-')[0], **kwargs)  # lr-AdamW: lr
         ax.set(title=title, xlabel='step')
         ax.grid(alpha=.3)
         if ax.lines: ax.legend(fontsize=8)
