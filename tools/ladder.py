@@ -22,7 +22,8 @@ LADDERS = {
         ('aside: with the anchors by k-means', dict(anchors='toyvoc')), ("aside: with VOC's anchors", dict(anchors='voc')),
         ('aside: by k-means, and batches of 8', dict(anchors='toyvoc', batch=8)),
         ('all anchors that fit, not the best alone', dict(positive_iou=.5)), ('twice the learning rate', dict(lr=8e-3)),
-        ('hardly any augmentation', dict(strength=.1)), ('aside: λ of objectness 1.2, not 1.4', dict(lambdas='obj=1.2'))]),
+        ('hardly any augmentation', dict(strength=.1)), ('aside: λ of objectness 1.2, not 1.4', dict(lambdas='obj=1.2')),
+        ('batches without their empty margins', dict(rect=True))]),
     'voc': (ORIGINAL | dict(epochs=4, size=128), [
         FIRST, LOSS, ('anchors of these boxes', dict(anchors='auto')), MILD, EMA, ('aside: inputs that grow', dict(grow=.8))])}
 

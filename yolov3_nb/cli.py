@@ -39,13 +39,13 @@ BASE = dict(
     data=None, train='2007_train', val='2007_val', test='2007_test', classes=None, limit=None,
     width=0.25, size=160, anchors='toyvoc',
     epochs=15, batch=16, lr=4e-3, weight_decay=0.05, warmup=0.15, clip=10., ema=0.998, loss='yolo', lambdas=None, positive_iou=1., mosaic=0., strength=0.3,
-    workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., grow=0., compile=False, skip_bad=False,
+    workers=1, cache=True, seed=0, map_every=0, val_every=5, train_every=8, pictures_every=3, multi_scale=0., grow=0., rect=False, compile=False, skip_bad=False,
     devices='auto', strategy='auto', accelerator='auto', precision='auto', accumulate=1, max_time=None, progress=True, half=False,
 )
 
 # %% ../nbs/20_cli.ipynb #PRESETS
 PRESETS = {
-    'toy': dict(anchors='coco', epochs=12, lr=8e-3, positive_iou=0.5, strength=0.1),
+    'toy': dict(anchors='coco', epochs=12, lr=8e-3, positive_iou=0.5, strength=0.1, rect=True),
     'toy_long': dict(epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': dict(train='2007_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32, lr=1e-3, mosaic=0.67, strength=1.0,
                 workers=8, ema=0.9998, warmup=0.1, precision='bf16-mixed'),
@@ -106,6 +106,7 @@ FLAGS = {
         strength=(float, 'of the augmentation; 0: none'),
         multi_scale=(float, 'share by which the size changes from step to step; 0: not at all'),
         grow=(float, 'share of the steps in which the size grows, from 0.6 of the whole; 0: none'),
+        rect=(bool, 'train without the margins that all pictures of a batch leave empty; like pictures share a batch'),
         seed=(int, 'of weights, order and augmentation')),
     'run': dict(
         devices=(str, "how many, or which; Lightning's own values"),
@@ -254,7 +255,7 @@ def make_data(
     from yolov3_nb.training import VOCDataModule
     dm = VOCDataModule(s['data'] or make_toyvoc(progress=s['progress']), *(read_sets(s[k]) for k in ('train', 'val', 'test')), classes=read_classes(s['classes']),
                        image_size=s['size'], batch_size=s['batch'], mosaic=s['mosaic'], strength=s['strength'], workers=s['workers'],
-                       seed=s['seed'], cache=s['cache'], limit=s['limit'], skip_bad=s['skip_bad'])
+                       seed=s['seed'], cache=s['cache'], limit=s['limit'], skip_bad=s['skip_bad'], rect=s['rect'])
     dm.setup()
     return dm
 
@@ -297,7 +298,7 @@ def make_module(
     names, lambdas = list(dm.classes), read_lambdas(s['lambdas'])
     module = LitYOLOv3(len(names), s['width'], s['size'], choose_anchors(s['anchors'], dm, s['size']), names, s['lr'], s['weight_decay'],
                        s['warmup'], s['loss'], lambdas and dict(lambdas={'yolo': YOLO_LAMBDAS, 'original': LAMBDAS}[s['loss']] | lambdas),
-                       dict(positive_iou=s['positive_iou']), multi_scale=s['multi_scale'], grow=s['grow'], seed=s['seed'])
+                       dict(positive_iou=s['positive_iou']), multi_scale=s['multi_scale'], grow=s['grow'], rect=s['rect'], seed=s['seed'])
     if s['compile']: module.model.compile()
     return module
 
