@@ -147,7 +147,8 @@ def culprits(self:LitYOLOv3, batch):
 # %% ../nbs/08_training.ipynb #EpochSampler
 class EpochSampler(DistributedSampler):
     "Shuffles by (seed, epoch), shares pictures out among devices, and tells the data set which epoch it is"
-    done, forms, batch_size = 0, None, 1  # pictures of this epoch that an interrupted run has had; where like go with like, the form of each
+    done = 0  # pictures of this epoch that an interrupted run has had already
+    forms, batch_size = None, 1  # given a form for each picture, those of one form share a batch
     def set_epoch(self, epoch):
         if epoch != self.epoch: self.done = 0
         super().set_epoch(epoch)
@@ -403,7 +404,7 @@ def on_after_batch_transfer(self:LitYOLOv3, batch, dataloader_idx):
     return trim_batch(batch) if h.rect else batch
 
 @patch
-def rescaled(self:LitYOLOv3, batch):
+def rescaled(self:LitYOLOv3, batch): # at the size that this step trains at
     h = self.hparams
     grown = min(1, self.global_step / (h.grow * self.trainer.estimated_stepping_batches)) if h.grow else 1
     low, high = (max(1, round(h.image_size * (.6 + .4 * grown) * (1 + sign * h.multi_scale) / 32)) for sign in (-1, 1))
