@@ -383,10 +383,10 @@ class Learner:
         self.prepare()
         if self.leads:
             self.say_what_begins()
-        checkpoint = self.find_checkpoint()
-        if checkpoint and epochs_done(read_checkpoint(checkpoint)) >= self.recipe.epochs:
-            return self.end_with(checkpoint)
-        if not train_epochs(self.trainer, self.module, self.data, self.run, checkpoint):
+        last = self.checked_checkpoint()
+        if last and epochs_done(self.checkpoint) >= self.recipe.epochs:
+            return self.end_with(self.checkpoint)
+        if not train_epochs(self.trainer, self.module, self.data, self.run, last):
             return False
         self.start -= interruptible(self.trainer).before  # spent before it was interrupted
         if not self.trainer.is_global_zero:
@@ -399,24 +399,26 @@ class Learner:
         print(f'{len(self.data.train_ds)} images, {r.epochs} epochs, width {r.width}, '
               f'{r.size} pixels, seed {r.seed} → {self.run}', flush=True)
 
-    def find_checkpoint(self):
-        "The checkpoint to go on from; None for a run that starts"
+    @cached_property
+    def checkpoint(self): # content of last.ckpt; None for a run that starts
         last = self.run/'last.ckpt'
-        if not self.resumed:
-            return None
-        if not last.exists():
+        return read_checkpoint(last) if self.resumed and last.exists() else None
+
+    def checked_checkpoint(self):
+        "The file to go on from; None for a run that starts"
+        last = self.run/'last.ckpt'
+        if self.checkpoint is not None:
+            check_checkpoint(last, self.checkpoint, self.module, bool(self.recipe.ema))
+            return last
+        if self.resumed:
             print(f'No checkpoint of {self.run} was written: it starts again from its settings.',
                   flush=True)
-            return None
-        check_checkpoint(last, read_checkpoint(last), self.module, bool(self.recipe.ema))
-        return last
+        return None
 
-    def end_with(self, checkpoint):
+    def end_with(self, found):
         "End a run whose epochs are all done with the weights in its checkpoint"
-        found = read_checkpoint(checkpoint)
         self.module.load_state_dict(found['state_dict'])
-        callbacks = found['callbacks']
-        self.start -= callbacks.get('Interruptible', {}).get('seconds', 0.)
+        self.start -= found['callbacks'].get('Interruptible', {}).get('seconds', 0.)
         return self.keep_weights()
 
     def end(self):
@@ -444,14 +446,13 @@ class Learner:
 
     def is_finished(self)->bool:
         "Whether the run was trained and measured to its end"
-        last = self.run/'last.ckpt'
         files = self.run/'weights'/'config.json', self.run/'metrics.json', self.run/'report.html'
-        if not (last.exists() and all(file.exists() for file in files)):
+        if self.checkpoint is None or not all(file.exists() for file in files):
             return False
-        done = epochs_done(read_checkpoint(last)) >= self.recipe.epochs
-        if done:
-            self.result = read_json(self.run/'metrics.json', 'record')
-        return done
+        if epochs_done(self.checkpoint) < self.recipe.epochs:
+            return False
+        self.result = read_json(self.run/'metrics.json', 'record')
+        return True
 
     def reopen(self):
         "Open the weights of the run; hooks would see nothing of a compiled network"
@@ -492,9 +493,9 @@ class Learner:
     ): # a dict for one image, a list of dicts for a list
         "What the network finds: boxes (N, 4) xyxy in pixels of the image, scores (N,), labels (N,)"
         from yolov3_nb.export import detect_images
-        many = isinstance(images, (list, tuple))
+        model, many = self.trained(), isinstance(images, (list, tuple))
         images = [self.opened(image) for image in (images if many else [images])]
-        found = detect_images(self.trained(), images, **request)
+        found = detect_images(model, images, **request)
         return found if many else found[0]
 
     @staticmethod
@@ -510,14 +511,14 @@ class Learner:
     ): # (H, W, 3) uint8
         "What the network looked at for one of its detections, drawn over the image"
         from yolov3_nb.gradcam import heat_map, overlay
-        img = self.opened(image)
+        model, img = self.trained(), self.opened(image)
         found = self.predict(img, **request)
         if not 0 <= number < len(found['scores']):
             raise InputError(f"There are {len(found['scores'])} detections, and none has the number "
                              f'{number}: give a lower score_threshold, or another image.')
         det = {key: value[[number]] for key, value in found.items()}
-        heat = overlay(img, heat_map(self.trained(), img, det, method))
-        return draw_boxes(heat, det['boxes'], det['labels'], det['scores'], self.model.class_names)
+        heat = overlay(img, heat_map(model, img, det, method))
+        return draw_boxes(heat, det['boxes'], det['labels'], det['scores'], model.class_names)
 
     def report(self,
         results:str=None, # also write the record to results/NAME.json

@@ -103,7 +103,7 @@ def check_checkpoint(
             shapes = state['exp_avg'].shape, state['exp_avg_sq'].shape
             if shapes != (sizes[number], sizes[number]):
                 refuse('its optimiser has moments of another shape')
-        epochs_done(found)
+        found['loops']['fit_loop']['epoch_loop.batch_progress']['is_last_batch']
     except InputError:
         raise
     except Exception as e: # whatever the parts hold instead of what they should
@@ -113,9 +113,12 @@ def check_checkpoint(
 def epochs_done(
     found:dict, # from `read_checkpoint`
 )->int: # whole epochs that were trained
-    "How far a run had come when its checkpoint was written"
-    batches = found['loops']['fit_loop']['epoch_loop.batch_progress']
-    return int(found['epoch']) + bool(batches['is_last_batch'])
+    "How far a run had come when its checkpoint was written; 0 for one that does not say"
+    try:
+        batches = found['loops']['fit_loop']['epoch_loop.batch_progress']
+        return int(found['epoch']) + bool(batches['is_last_batch'])
+    except (LookupError, TypeError, ValueError):
+        return 0
 
 # %% ../nbs/23_runs.ipynb #versions_used
 PACKAGES = ('yolov3_nb', 'torch', 'torchvision', 'pytorch-lightning', 'torchmetrics',
