@@ -9,7 +9,6 @@ __all__ = ['FULL', 'feeding', 'make_data', 'refuse_bad', 'check_enough', 'choose
 
 # %% ../nbs/25_learner.ipynb #imports-export
 import errno
-import inspect
 import logging
 import os
 import re
@@ -126,19 +125,14 @@ def make_module(
     from yolov3_nb.training import LitYOLOv3
     lambdas = read_lambdas(recipe.lambdas)
     base = YOLO_LAMBDAS if recipe.loss == 'yolo' else LAMBDAS
-    schedule = dict(schedule=recipe.schedule, decay=recipe.decay)
-    known = inspect.signature(LitYOLOv3.__init__).parameters
-    if 'schedule' not in known:
-        if recipe.schedule != 'one_cycle':
-            raise InputError(f'schedule {recipe.schedule} is not there yet: take one_cycle.')
-        schedule = {}
     module = LitYOLOv3(
         len(dm.classes), recipe.width, recipe.size,
         anchors=choose_anchors(recipe.anchors, dm, recipe.size), class_names=list(dm.classes),
         lr=recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup, loss=recipe.loss,
         loss_options=dict(lambdas=base | lambdas) if lambdas else {},
         encode_options=dict(positive_iou=recipe.positive_iou), multi_scale=recipe.multi_scale,
-        grow=recipe.grow, rect=recipe.rect, seed=recipe.seed, **schedule)
+        grow=recipe.grow, rect=recipe.rect, seed=recipe.seed, schedule=recipe.schedule,
+        decay=recipe.decay)
     if recipe.compile:
         module.model.compile()
     return module
