@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2, numpy as np
 from PIL import Image
 from tqdm import tqdm
-from .files import locked
+from .files import InputError, locked, read_json
 
 # %% ../nbs/00_toyvoc.ipynb #voc-classes
 VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog', 'horse',
@@ -1149,16 +1149,23 @@ VERSION = 4
 
 # %% ../nbs/00_toyvoc.ipynb #is-made
 def is_made(devkit, recipe):
-    "Whether the devkit is there and complete; one made to another recipe raises, as does one that is not ours"
-    if not devkit.exists(): return False
-    try: found = json.loads((devkit/'toyvoc.json').read_text())
-    except (OSError, ValueError): found = {}
-    if 'version' not in found: raise ValueError(f'{devkit} was not written by make_toyvoc; give another folder as root.')
-    if found['version'] != recipe['version']: return False
+    "Whether the devkit is there and complete; `InputError` for one of another recipe, or not ours"
+    if not os.path.lexists(devkit):
+        return False
+    try:
+        found = read_json(devkit/'toyvoc.json')
+        version = found['version']
+    except (InputError, KeyError):
+        raise InputError(f'{devkit} was not written by make_toyvoc: '
+                         'give another folder as root.') from None
+    if version != recipe['version']:
+        return False
     if found != recipe:
-        raise ValueError(f'{devkit} holds another ToyVOC ({found}; asked for: {recipe}); give another folder as root, or delete it.')
+        raise InputError(f'{devkit} holds another ToyVOC ({found}; asked for: {recipe}): '
+                         'give another folder as root, or delete it.')
     n = recipe['n_trainval'] + recipe['n_test']
-    return all(len(os.listdir(devkit/'VOC2007'/folder)) == n for folder in ('JPEGImages', 'Annotations'))
+    folders = [devkit/'VOC2007'/name for name in ('JPEGImages', 'Annotations')]
+    return all(folder.is_dir() and len(os.listdir(folder)) == n for folder in folders)
 
 # %% ../nbs/00_toyvoc.ipynb #build
 def build(root, devkit, recipe, workers, progress):
@@ -1182,17 +1189,25 @@ def make_toyvoc(
     workers:int=None, # processes that draw; where None one a core, at most 8
     progress:bool=True, # show a progress bar
 ) -> Path: # root
-    "Draw the data set unless it is there already; raises ValueError where root holds another one or cannot be written"
+    "Draw the data set unless it is there; `InputError` where root holds another one or cannot be written"
     root = Path(root or data_home()/'toyvoc').expanduser()
-    devkit, recipe = root/'VOCdevkit', dict(n_trainval=n_trainval, n_test=n_test, seed=seed, version=VERSION)
-    if is_made(devkit, recipe): return root
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    devkit = root/'VOCdevkit'
+    recipe = dict(n_trainval=n_trainval, n_test=n_test, seed=seed, version=VERSION)
+    if is_made(devkit, recipe):
+        return root
+    allowed = hasattr(os, 'sched_getaffinity')
+    cores = len(os.sched_getaffinity(0)) if allowed else os.cpu_count()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root/'.lock'):
-            if not is_made(devkit, recipe): build(root, devkit, recipe, workers or min(cores, 8), progress)
-    except OSError as e:
-        raise ValueError(f'ToyVOC cannot be written to {root} ({e.strerror or e}); give another root, or set YOLOV3_HOME.') from e
+            if not is_made(devkit, recipe):
+                build(root, devkit, recipe, workers or min(cores, 8), progress)
+    except InputError:
+        raise
+    except (OSError, ValueError) as e:
+        reason = getattr(e, 'strerror', None) or e
+        raise InputError(f'ToyVOC cannot be written to {root} ({reason}): '
+                         'give another root, or set YOLOV3_HOME.') from e
     return root
 
 # %% ../nbs/00_toyvoc.ipynb #toyvoc-digest
