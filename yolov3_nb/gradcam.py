@@ -8,11 +8,17 @@ __all__ = ['FEATURES', 'HEADS', 'CAM_METHODS', 'RIVALS', 'CASCADE', 'BoxScore', 
            'randomisation_check', 'deletion_insertion', 'draw_heat_maps']
 
 # %% ../nbs/10_gradcam.ipynb #imports-export
-import copy, numpy as np, torch, torch.nn.functional as F
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import nn, Tensor
+
 from .anchors import STRIDES
 from .boxes import wh_iou
 from .data import InputError, draw_boxes
+from .model import eval_mode
 
 # %% ../nbs/10_gradcam.ipynb #BoxScore
 class BoxScore:
@@ -37,26 +43,36 @@ class BoxScore:
         return -total if self.against else total
 
 # %% ../nbs/10_gradcam.ipynb #feature_maps
-FEATURES, HEADS = ('set5', 'set4', 'set3'), ('head5', 'head4', 'head3')   # of a `YOLOv3`, by scale
+FEATURES = ('set5', 'set4', 'set3')   # of a `YOLOv3`, by scale: the neck block in front of each head
+HEADS = ('head5', 'head4', 'head3')
 
 def _check_yolo(model):
-    if not all(hasattr(model, n) for n in FEATURES): raise InputError(f'{type(model).__name__} has no set5, set4 and set3: give a YOLOv3.')
+    if not all(hasattr(model, name) for name in FEATURES):
+        raise InputError(f'{type(model).__name__} has no set5, set4 and set3: give a YOLOv3.')
 
-def feature_maps(model, # a `YOLOv3`; left as it was: its mode, its gradients, its hooks
-    xb:Tensor, # letterboxed pictures (B, 3, S, S) in [0, 1]
-)->tuple: # what feeds each head, three (B, C, S/s, S/s); and the raw predictions, three (B, 3, S/s, S/s, 5 + C)
+def feature_maps(
+    model, # a `YOLOv3`; left as it was: its modes, its gradients, its hooks
+    xb:Tensor, # letterboxed images (B, 3, S, S) in [0, 1]
+) -> tuple: # what feeds each head, three (B, C, S/s, S/s); and the raw outputs (B, 3, S/s, S/s, 5 + C)
     "One pass without gradients that keeps the map in front of each head."
     _check_yolo(model)
-    xb, kept, modes = xb.to(model.anchors.device), {}, [(m, m.training) for m in model.modules()]
-    handles = [getattr(model, n).register_forward_hook(lambda m, args, out, n=n: kept.update({n: out})) for n in FEATURES]
+    xb = xb.to(model.anchors.device)
+    kept = {}
+    handles = []
     try:
-        with torch.no_grad(), torch.autocast(xb.device.type, enabled=False): preds = model.eval()(xb)
+        for name in FEATURES:
+            keep = lambda module, inputs, out, name=name: kept.update({name: out})
+            handles.append(getattr(model, name).register_forward_hook(keep))
+        with eval_mode(model), torch.no_grad(), torch.autocast(xb.device.type, enabled=False):
+            preds = model(xb)
     finally:
-        for handle in handles: handle.remove()
-        for m, training in modes: m.training = training
-    bad = [s for n, s in zip(FEATURES, STRIDES) if not kept[n].isfinite().all()]
-    if bad: raise InputError(f'The feature map at stride {bad[0]} holds NaN or infinity: look at the weights and the picture.')
-    return [kept[n] for n in FEATURES], preds
+        for handle in handles:
+            handle.remove()
+    for name, stride in zip(FEATURES, STRIDES):
+        if not kept[name].isfinite().all():
+            raise InputError(f'The feature map at stride {stride} holds NaN or infinity: '
+                             'look at the weights and the image.')
+    return [kept[name] for name in FEATURES], preds
 
 # %% ../nbs/10_gradcam.ipynb #head_cam
 CAM_METHODS = ('gradcam', 'gradcam++', 'layercam', 'eigencam')
@@ -218,9 +234,9 @@ def rival_maps(
 def _true_detections(model, ds, n, batch_size, seed): # a sample of those correct at IoU 0.5; `truth`: the objects' boxes
     from torch.utils.data import DataLoader
     from yolov3_nb.augment import DetectionDataset, collate, test_transform
-    from yolov3_nb.evaluation import flatten, match, predict
+    from yolov3_nb.evaluation import ground_truths, match, predict
     squares = DetectionDataset(ds, test_transform(model.image_size), model.image_size)
-    gts = flatten([ds.annotation(i) for i in range(len(ds))])
+    gts = ground_truths(ds)
     dets = predict(model, DataLoader(squares, batch_size, collate_fn=collate), score_threshold=.25, progress=False)['dets']
     judged = match(dets, gts)
     right = (judged['verdict'] == 1).nonzero()[:, 0]
