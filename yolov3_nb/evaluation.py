@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'COCO_SIZES', 'average_precision', 'flatten', 'overlaps', 'match', 'pr_curve', 'voc_ap', 'coco_match',
-           'coco_ap', 'objectness_histogram', 'accuracies_by_threshold', 'check_finite_outputs', 'predict',
-           'ap_metrics', 'ground_truths', 'evaluate', 'MAPCallback']
+           'coco_ap', 'objectness_histogram', 'accuracies_by_threshold', 'predict', 'ap_metrics', 'ground_truths',
+           'evaluate', 'MAPCallback']
 
 # %% ../nbs/09_evaluation.ipynb #import-numpy-as-np-import-to
 import math
@@ -22,7 +22,7 @@ from .augment import (
     DetectionDataset, collate, test_transform, unletterbox_boxes, worker_init)
 from .data import InputError
 from .loss import grid_accuracies, grid_counts, original_loss
-from .model import detect, eval_mode
+from .model import check_finite_outputs, detect, eval_mode
 
 # %% ../nbs/09_evaluation.ipynb #average-precision
 def _recall_points(method):
@@ -344,15 +344,6 @@ def _loss_sums(preds, encoded, anchors):
 def _precision(name):
     "The type for autocast that Lightning's name of a precision stands for; None: 32 bits."
     return {'bf16': torch.bfloat16, '16': torch.float16}.get(str(name).split('-')[0])
-
-# %% ../nbs/09_evaluation.ipynb #check-finite-outputs
-def check_finite_outputs(
-    preds:list, # raw outputs, three tensors
-):
-    "Raises `InputError` where a network gives NaN or infinity."
-    if not all(p.isfinite().all() for p in preds):
-        raise InputError('The network gave NaN or infinity: its weights are damaged, '
-                         'or its training diverged; fetch them again or train anew.')
 
 # %% ../nbs/09_evaluation.ipynb #predict
 def _original_pixels(dets, target, size):

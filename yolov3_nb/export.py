@@ -27,8 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .anchors import ANCHORS, MAX_STRETCH, STRIDES, scale_anchors
 from .augment import test_transform, unletterbox_boxes
 from .data import InputError, VOC_CLASSES
-from .evaluation import check_finite_outputs
-from .model import ConvBlock, YOLOv3, detect, eval_mode
+from .model import ConvBlock, YOLOv3, check_finite_outputs, detect, eval_mode
 from .weights import check_numbers, check_side
 
 # %% ../nbs/11_export.ipynb #detect_images

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ConvBlock', 'Residual', 'scale_width', 'Darknet53', 'NeckBlock', 'UpsampleConcat', 'Head', 'init_weights', 'logit',
-           'init_head', 'default_names', 'YOLOv3', 'count_parameters', 'layer_table', 'detect', 'eval_mode']
+           'init_head', 'default_names', 'YOLOv3', 'count_parameters', 'layer_table', 'detect', 'eval_mode',
+           'check_finite_outputs']
 
 # %% ../nbs/05_model.ipynb #model-imports
 import copy
@@ -333,3 +334,12 @@ def eval_mode(
     finally:
         for module, training in modes:
             module.training = training
+
+# %% ../nbs/05_model.ipynb #check-finite-outputs
+def check_finite_outputs(
+    preds:list, # raw outputs, three tensors
+):
+    "Raises `InputError` where a network gives NaN or infinity."
+    if not all(p.isfinite().all() for p in preds):
+        raise InputError('The network gave NaN or infinity: its weights are damaged, '
+                         'or its training diverged; fetch them again or train anew.')
