@@ -28,7 +28,7 @@ from .anchors import ANCHORS, MAX_STRETCH, STRIDES, scale_anchors
 from .augment import test_transform, unletterbox_boxes
 from .data import InputError, VOC_CLASSES
 from .model import ConvBlock, YOLOv3, check_finite_outputs, detect, eval_mode
-from .weights import check_numbers, check_side
+from .hub import check_numbers, check_side
 
 # %% ../nbs/11_export.ipynb #detect_images
 def _check_image(i, img):

@@ -18,7 +18,7 @@ from torch import nn, Tensor
 from .anchors import ANCHORS, STRIDES, decode, scale_anchors
 from .boxes import batched_nms
 from .data import InputError, VOC_CLASSES
-from .weights import (
+from .hub import (
     WeightsFolder, check_anchors, check_arguments, check_names, check_size, read_config)
 
 # %% ../nbs/05_model.ipynb #ConvBlock
