@@ -6,7 +6,15 @@
 __all__ = ['FolderDataset', 'DetectionData', 'from_folder', 'import_folder']
 
 # %% ../nbs/12_own_images.ipynb #imports-export
-import copy, difflib, json, math, os, random, re, shutil, tempfile, unicodedata
+import difflib
+import json
+import math
+import os
+import random
+import re
+import shutil
+import tempfile
+import unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -95,8 +103,9 @@ class Files:
 # %% ../nbs/12_own_images.ipynb #split-of
 SPLIT_WORDS = dict(train='train', training='train', trainval='train', val='val', valid='val',
                    validation='val', dev='val', test='test', testing='test')
-BESIDE_SPLIT = frozenset('annotations bbox coco data dataset images imgs instances json labels '
-                         'list obj set split voc yolo'.split())
+BESIDE_SPLIT = frozenset({'annotations', 'bbox', 'coco', 'data', 'dataset', 'images', 'imgs',
+                          'instances', 'json', 'labels', 'list', 'obj', 'set', 'split', 'voc',
+                          'yolo'})
 
 def split_of(
     name:str, # of a file or a folder: `valid`, `images_train2017`, `instances_val`
@@ -119,7 +128,7 @@ class Found:
     image: Path
     split: str|None = None
     label: Path|None = None # None: no label file; the image is background
-    objects: list = field(default_factory=list) # (class, (x1, y1, x2, y2), difficult, truncated, where)
+    objects: list = field(default_factory=list) # (class, box xyxy, difficult, truncated, where)
     size: tuple|None = None # (h, w) as written in the label file
     shares: bool = False # coordinates are shares of width and height instead of pixels
     viewed: bool = False # coordinates are those of the upright image, whatever `size` says
@@ -373,7 +382,7 @@ def _devkit_lists(files, devkit, lost):
 
 # %% ../nbs/12_own_images.ipynb #find-voc
 def _nearest(files, label, images):
-    "Those of the images that lie nearest to a label file: beside it, near it, anywhere in its split."
+    "Those images that lie nearest to a label file: beside it, near it, anywhere in its split."
     split = _split_of_path(files, label)
     images = [p for p in images if not split or _split_of_path(files, p) in (split, None)]
     beside = [p for p in images if p.parent == label.parent]
@@ -449,11 +458,13 @@ def _coco_files(files):
         except InputError as e:
             broken.append(str(e))
         except (ValueError, RecursionError) as e:
-            broken.append(f'{path} is no JSON ({type(e).__name__}: {str(e)[:80]}): export it again.')
+            reason = f'{type(e).__name__}: {str(e)[:80]}'
+            broken.append(f'{path} is no JSON ({reason}): export it again.')
         else:
             if isinstance(data, dict) and all(isinstance(data.get(k), list) for k in COCO_LISTS):
                 found.append((path, data))
-    only = [f for f in found if f[0].name.startswith('instances')]  # COCO has captions and keypoints beside them
+    # COCO's own folder holds files of captions and keypoints of the same images, too
+    only = [f for f in found if f[0].name.startswith('instances')]
     return only or found, broken
 
 COCO_LISTS = 'images', 'annotations', 'categories'
@@ -461,7 +472,8 @@ COCO_LISTS = 'images', 'annotations', 'categories'
 def _coco_image(files, node, path, split):
     "The file of one entry of `images`, its id and the size that is written there."
     if not isinstance(node, dict) or not _is_id(node.get('id')):
-        raise InputError(f'{path} has the image {str(node)[:60]!r}: give each an id and a file_name.')
+        raise InputError(f'{path} has the image {str(node)[:60]!r}: give each an id and a '
+                         'file_name.')
     name = node.get('file_name')
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{path} has no file_name for image {node['id']!r}: add it.")
@@ -469,8 +481,9 @@ def _coco_image(files, node, path, split):
     mine = [p for p in images if not split or _split_of_path(files, p) == split]
     images = mine or [p for p in images if not _split_of_path(files, p)]
     images = [p for p in images if p.parent == path.parent] or images
-    sides = [node.get(k) for k in ('height', 'width')]
-    size = None if None in sides else tuple(_number(v, f'{path}, image {name}', 'size') for v in sides)
+    sides, size = [node.get(k) for k in ('height', 'width')], None
+    if None not in sides:
+        size = tuple(_number(v, f'{path}, image {name}', 'its size') for v in sides)
     return name, images, size
 
 def _read_coco_file(files, path, data, reading):
@@ -488,8 +501,9 @@ def _read_coco_file(files, path, data, reading):
             by_id[node['id']] = Found(images[0], split, path, size=size, viewed=studio)
         else:
             missing.add(node['id'])
-            reading.lost.append(f'{path} names the image {name[:80]!r}, of which {files.root} holds '
-                                f'{len(images) or "none"}: add it, or take it out of the file.')
+            n = len(images) or 'none'
+            reading.lost.append(f'{path} names the image {name[:80]!r}, of which {files.root} '
+                                f'holds {n}: add it, or take it out of the file.')
     for n, annotation in enumerate(data['annotations'], 1):
         _add_coco_object(annotation, n, path, names, by_id, missing, reading)
     reading.found += by_id.values()
@@ -531,7 +545,8 @@ def find_coco(files, classes=None):
     folders = {p.parent for p in used}
     rest = sum(p not in used and p.parent in folders for p in files.images)
     if rest:
-        reading.notes.append(f'{_plural(rest, "image")} beside them are in no COCO file and are left out')
+        n = _plural(rest, 'image')
+        reading.notes.append(f'{n} beside them are in no COCO file and are left out')
     reading.found.sort(key=lambda f: f.image)
     shown = ', '.join(str(files.relative(p)) for p, _ in parts[:3])
     reading.words = f'COCO JSON ({shown}{", …" if len(parts) > 3 else ""})'
@@ -588,8 +603,8 @@ def _yolo_names(files, path, config, classes):
     if not names and classes:
         names, path = dict(enumerate(classes)), 'classes'
     if not names:
-        raise InputError(f'{files.root} holds YOLO labels, which are numbers, and nothing that names '
-                         'them: add classes.txt with one name a line, or pass `classes`.')
+        raise InputError(f'{files.root} holds YOLO labels, which are numbers, and nothing that '
+                         'names them: add classes.txt with one name a line, or pass `classes`.')
     if len(set(names.values())) < len(names) or '' in names.values():
         raise InputError(f'{path} names a class twice, or not at all: give each its own name.')
     return names
@@ -598,7 +613,7 @@ NAME_FILES = frozenset({'classes.txt', 'obj.names', 'labels.names', 'predefined_
 
 # %% ../nbs/12_own_images.ipynb #find-yolo-splits
 def _yolo_images(files, value):
-    "The images that an entry of data.yaml stands for: a folder, a list, or one image; from any machine."
+    "The images that an entry of data.yaml stands for: a folder or a list, from any machine."
     want = [_key(p) for p in re.split(r'[\\/]+', value.strip()) if p not in ('', '.', '..')]
     lists = [p for p in files.match(value) if p.suffix.lower() == '.txt']
     if lists:
@@ -623,7 +638,8 @@ def _yolo_split(files, path, config, notes):
         for value in values if isinstance(values, list) else [values]:
             images = _yolo_images(files, f'{base}/{value}')
             if not images:
-                notes.append(f'{path.name} names {str(value)[:60]!r} for {split}, which is not there')
+                notes.append(f'{path.name} names {str(value)[:60]!r} for {split}, which is not '
+                             'there')
             lists.setdefault(split, []).extend(images)
     return _deal_lists(files, lists, notes)
 
@@ -741,8 +757,8 @@ def _frame(found, stored, turn):
         return upright, 1
     if written != stored:
         (h, w), (real_h, real_w) = written, upright
-        raise InputError(f'{found.label} gives {found.image.name} the size {w:g}×{h:g}, but it has '
-                         f'{real_w}×{real_h} pixels: find out which one is wrong.')
+        raise InputError(f'{found.label} gives {found.image.name} the size {w:g}×{h:g}, but it '
+                         f'has {real_w}×{real_h} pixels: find out which one is wrong.')
     if found.viewed is None:
         raise InputError(f'{found.image} is turned by EXIF, and its polygons are scaled by the '
                          'wrong sides: store it upright and export the labels again.')
@@ -769,7 +785,7 @@ def clip_box(
     edge:float=EDGE_TOLERANCE, # how far a box may reach over the edge, pixels
     where:str='The box', # begins the sentence of a refusal
 )->tuple: # (x1, y1, x2, y2) inside the image
-    "Cut a box at the edges of its image; `InputError` where it has no area or lies too far outside."
+    "Cut a box at the edges of its image; `InputError` where it is empty or too far outside."
     (h, w), (x1, y1, x2, y2) = size, box
     said = f'({x1:g}, {y1:g}, {x2:g}, {y2:g})'
     if x2 <= x1 or y2 <= y1:
@@ -825,7 +841,7 @@ def _fingerprint_of(path):
     "The fingerprint of an image file; None where it cannot be read."
     try:
         with Image.open(path, formats=FORMATS) as im:
-            im.draft('L', (128, 128))  # a JPEG is decoded at an eighth of its size where that will do
+            im.draft('L', (128, 128))  # a large JPEG is decoded at an eighth of its size
             return fingerprint(np.asarray(im.convert('L')))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
@@ -846,7 +862,7 @@ def look_alikes(
 
 # %% ../nbs/12_own_images.ipynb #deal
 def deal(
-    groups:list, # for each group: a Counter of images that have a class, by class; None: all its images
+    groups:list, # of Counters: images with a class, by class; under None all images of the group
     shares:dict, # split -> its share of the images; the first one gets what is left
     seed:int=0,
 )->list: # the split of each group
@@ -875,7 +891,7 @@ class FolderDataset(torch.utils.data.Dataset):
     def __init__(self,
         ids:list, # one an image, unique
         paths:list, # image files
-        annotations:list, # dicts of arrays: boxes (N, 4) xyxy, labels, difficult, truncated; size (h, w)
+        annotations:list, # dicts of arrays, with the keys that `annotation` gives
         classes:tuple, # names; a label is a place in it
     ):
         self.ids, self.paths, self.classes = list(ids), list(paths), tuple(classes)
@@ -888,7 +904,7 @@ class FolderDataset(torch.utils.data.Dataset):
         return self.paths[i]
 
     def annotation(self, i):
-        "boxes (N, 4) float32 xyxy pixels, labels (N,) int64, difficult, truncated (N,) bool, size (h, w)."
+        "boxes (N, 4) xyxy pixels, labels (N,), difficult and truncated (N,) bool, size (h, w)."
         a = self._annotations[i]
         return {k: v if k == 'size' else torch.tensor(v) for k, v in a.items()}
 
@@ -934,14 +950,15 @@ class DetectionData:
     def summary(self)->str:
         "Layout, classes with their counts, splits, and what deserves a look, in lines to print."
         splits = {s: getattr(self, s) for s in ('train', 'val', 'test')}
-        lines = [f'{self.name}: {self.layout}', f'splits: {self.how}', '',
-                 f'{"":<20}' + ''.join(f'{s:>8}' for s in splits)]
-        lines.append(f'{"images":<20}' + ''.join(f'{len(d) if d else "–":>8}' for d in splits.values()))
+        rows = [['', *splits], ['images', *(len(d) if d else '–' for d in splits.values())]]
         counts = {s: _class_counts(d) for s, d in splits.items() if d}
         for k, name in enumerate(self.classes):
-            row = (counts[s][k] if s in counts else '–' for s in splits)
-            lines.append(f'{name:<20}' + ''.join(f'{n:>8}' for n in row))
-        return '\n'.join(lines + [''] * bool(self.notes) + [f'Note: {n}.' for n in self.notes])
+            rows.append([name, *(counts[s][k] if s in counts else '–' for s in splits)])
+        lines = [f'{self.name}: {self.layout}', f'Splits: {self.how}', '']
+        lines += [f'{name:<20}' + ''.join(f'{n:>8}' for n in row) for name, *row in rows]
+        if self.notes:
+            lines += ['', *(f'Note: {n}.' for n in self.notes)]
+        return '\n'.join(lines)
 
 def _class_counts(ds):
     "Number of objects of each class."
@@ -1048,7 +1065,8 @@ def _settle(pairs, ids, val, test, seed, notes):
     there = {s for s in split if s}
     if 'train' not in there:
         if there:
-            notes.append(f'there is {" and ".join(sorted(there))} but no train, so splits are made anew')
+            said = ' and '.join(sorted(there))
+            notes.append(f'there is {said} but no train, so splits are made anew')
         shares = dict(train=1 - val - test, val=val, test=test)
         split = _make_splits(pairs, ids, {k: v for k, v in shares.items() if v}, seed, notes)
         return split, f'made here with seed {seed}, by class, near-duplicates on one side'
@@ -1076,7 +1094,7 @@ def from_folder(
     background:bool=True, # images without a label file count as background; False: left out
     edge:float=EDGE_TOLERANCE, # how far a box may reach over the edge and is cut there, pixels
 )->DetectionData:
-    "Find out how a folder holds images and labels, and read it; nothing is written. Raises `InputError`."
+    "Find out how a folder holds images and labels, and read it. Raises `InputError`."
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise InputError(f'val={val} and test={test} leave nothing to train on: give two shares '
                          'whose sum is below 1.')
@@ -1111,17 +1129,18 @@ def _open_folder(path, layout):
     kinds = {'.json': 'coco', '.yaml': 'yolo', '.yml': 'yolo'}
     kind = kinds.get(root.suffix.lower())
     if not kind:
-        raise InputError(f'{root} is a file: unpack it, and give the folder that holds your images.')
+        raise InputError(f'{root} is a file: unpack it, and give the folder with your images.')
     files = Files(root.parent)
     files.paths = [p for p in files.paths if p == root or p.suffix.lower() not in kinds]
     return files, layout or kind
 
 def _note_images(files, pairs, notes):
     "What the images themselves give reason to say."
-    bare, empty = [f for f, _ in pairs if not f.label], [a for _, a in pairs if not len(a['labels'])]
+    bare = sum(not f.label for f, _ in pairs)
+    empty = sum(not len(a['labels']) for _, a in pairs)
     if empty:
-        said = f', {len(bare)} of them without a label file' if bare else ''
-        notes.append(f'{_plural(len(empty), "image")} without objects count as background{said}')
+        said = f', {bare} of them without a label file' if bare else ''
+        notes.append(f'{_plural(empty, "image")} without objects count as background{said}')
     heic = len(files.ending('.heic', '.heif'))
     if heic:
         notes.append(f'{_plural(heic, "HEIC image")} cannot be read: save them as JPEG')
@@ -1136,7 +1155,7 @@ def import_folder(
     name:str|None=None, # of the set; None: the name of the folder
     **options, # of `from_folder`
 )->list: # lines that say what was found and what was written
-    "Write a folder in any known layout as a clean VOC devkit. Raises `InputError`; then nothing is written."
+    "Write a folder in any known layout as a VOC devkit, whole or not at all. Raises `InputError`."
     source, out = Path(os.path.expanduser(path)), Path(os.path.expanduser(out))
     data = from_folder(path, **options)
     inside = source if source.is_dir() else source.parent
@@ -1218,7 +1237,7 @@ def _voc_xml(file_name, annotation, classes):
     rows = zip(*(annotation[k].tolist() for k in ('boxes', 'labels', 'difficult', 'truncated')))
     for (x1, y1, x2, y2), label, difficult, truncated in rows:
         corners = dict(xmin=x1 + 1, ymin=y1 + 1, xmax=x2, ymax=y2)
-        box = ''.join(f'<{k}>{f"{v:.4f}".rstrip("0").rstrip(".")}</{k}>' for k, v in corners.items())
+        box = ''.join(f'<{k}>{round(v, 4):.10g}</{k}>' for k, v in corners.items())
         lines += ['  <object>', f'    <name>{escape(classes[label])}</name>',
                   f'    <truncated>{truncated:d}</truncated>',
                   f'    <difficult>{difficult:d}</difficult>',
