@@ -66,6 +66,7 @@ def stage(cfg, proc, dest):
         (dest/unnumbered(rel)).write_text(text, encoding='utf-8')
     yml = (ROOT/'_quarto.yml').read_text(encoding='utf-8')
     yml = re.sub(r'(href: )(\S+\.ipynb)', unlink, yml)
+    yml = re.sub(r'(?m)^ *respect-user-color-scheme:.*\n', '', yml)  # smalldocs always does, and does not know the key
     (dest.parent/'_quarto.yml').write_text(yml, encoding='utf-8')
 
 def build_detector():

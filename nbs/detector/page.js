@@ -19,7 +19,8 @@ const megabytes = bytes => (bytes / 1e6).toFixed(1);
 const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`;
 const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
-let site, network, shown, first, stream;
+let site, network, shown, first, stream, loaded;
+let images = 0;  // so many have been given; only the last of them is shown
 const ui = {state: $('.detector-state'), stage: $('.detector-stage'), network: $('.network'), bits: $('.bits'), known: $('.known'),
             score: $('.score'), iou: $('.iou'), rows: $('.detections tbody'), examples: $('.detector-examples')};
 
@@ -190,9 +191,10 @@ async function update() {  // while an answer is under way only the newest thres
     again = false;
     for (const slider of [ui.score, ui.iou]) slider.parentElement.querySelector('output').textContent = Number(slider.value).toFixed(2);
     const found = await ask('thresholds', {score: Number(ui.score.value), iou: Number(ui.iou.value)});
-    if (shown) {
+    if (shown && shown.number === found.number) {  // else another image is on its way
       drawBoxes(found.detections);
       document.querySelectorAll('.detector .detector-grids figure').forEach((panel, scale) => drawGrid(panel, scale, found.detections));
+      root.dataset.image = shown.name;
       root.dataset.detections = JSON.stringify(found.detections.map(({element, ...d}) => d));
       const names = found.detections.slice(0, 5).map(d => `${network.classes[d.label]} ${d.score.toFixed(2)}`).join(', ');
       const text = found.detections.length ? `Found ${plural(found.detections.length, 'object')}: ${names}${found.detections.length > 5 ? ', …' : ''}` : 'Nothing scores above the threshold';
@@ -206,18 +208,17 @@ async function update() {  // while an answer is under way only the newest thres
 // ---- images in ----
 
 async function show(blob, truth, name) {
-  const mine = shown = {truth};
+  const number = ++images;
   stopCamera();
   const image = ui.stage.querySelector('img');
-  try {
-    const found = await ask('detect', {blob});
-    if (shown !== mine) return;  // another image came meanwhile
-    Object.assign(shown, found);
-  } catch (e) {
-    shown = null;
-    say('error', e.message);
+  let found;
+  try { found = await ask('detect', {blob, number}); }
+  catch (e) {
+    if (number === images) say('error', e.message);
     return;
   }
+  if (number !== images) return;
+  shown = {...found, number, truth, name};
   URL.revokeObjectURL(image.src);
   image.src = URL.createObjectURL(blob);
   image.alt = name;
@@ -301,7 +302,6 @@ function snap() {
 
 // ---- the network ----
 
-let loaded;
 async function openNetwork() {
   const name = ui.network.value;
   const before = shown;

@@ -82,8 +82,8 @@ async function look(blob) {
   return {...found, view, width, height, ms};
 }
 
-async function detect({blob}) {
-  current = await look(blob);
+async function detect({blob, number}) {
+  current = {...await look(blob), number};
   const {view, width, height, grids, ms} = current;
   return {view, width, height, grids, ms};
 }
@@ -100,11 +100,12 @@ function thresholds({score, iou}) {
   const above = list => list.filter(c => c.score > score);
   const kept = current ? above(suppress(current.candidates, iou)) : [];
   const detections = kept.map(({box, score, label, scale, anchor, row, column, square}) => ({box, score, label, scale, anchor, row, column, square}));
-  if (!examples.length) return {detections};
+  const found = {detections, number: current?.number};
+  if (!examples.length) return found;
   const all = examples.map(({candidates, truth}) => ({truth, detections: suppress(candidates, iou)}));
   const cut = all.map(image => ({...image, detections: above(image.detections)}));
   const classes = network.classes.length;
-  return {detections, before: current ? above(current.candidates).length : 0, all: evaluate(all, classes), cut: evaluate(cut, classes)};
+  return {...found, all: evaluate(all, classes), cut: evaluate(cut, classes)};
 }
 
 const ANSWERS = {open, detect, example, thresholds};
