@@ -182,6 +182,8 @@ def noisy_weights(scale):
     def noisy(draw):
         def drawn(tensor, *args, **kwargs):
             tensor = draw(tensor, *args, **kwargs)
+            if tensor.is_meta:
+                return tensor
             with torch.no_grad():  # equal weights get equal noise, no other generator is touched
                 seed = zlib.crc32(tensor.detach().float().contiguous().cpu().numpy().tobytes())
                 noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed))
@@ -299,11 +301,16 @@ def run(path, setting, minutes, log):
     finally:
         stop(process)
     entries = [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()]
+    log.unlink()
     failed = [e for e in entries if 'check' in e]
+    first, failed = failed[:1], failed[1:]  # a name that is missing later is missing because of it
+    follow = [e for e in failed if e['error'] == 'NameError']
+    failed = first + [e for e in failed if e not in follow]
     if {'done': True} not in entries:
         failed.append(dict(cell='-', check='the run', error='NotFinished', message=ended))
     ran_as = next((e for e in entries if 'capability' in e), {})
-    return dict(failed=failed, minutes=round((time.time() - start) / 60, 2), **ran_as)
+    minutes = round((time.time() - start) / 60, 2)
+    return dict(failed=failed, follow=len(follow), minutes=minutes, **ran_as)
 
 
 def stop(process):
@@ -327,6 +334,9 @@ def failures(results, notebooks, names):
         lines.append(f'\n{nb} · cell {cell} · {len(where)} of {len(names)}: {", ".join(where)}')
         lines += [f'    {line}' for line in check.splitlines()]
         lines.append(f"  {first['error']}: {first['message']}".rstrip(': '))
+    follow = sum(results[path, name]['follow'] for path in notebooks for name in names)
+    if follow:
+        lines.append(f'\n{follow} statements could not run, for want of names made by these.')
     return lines, len(failing)
 
 
@@ -367,7 +377,7 @@ def shake(notebooks, chosen, minutes, out, anew=False):
         for name, env in chosen.items():
             key = f'{path.name} {name} {mark}'
             if anew or key not in kept:
-                kept[key] = run(path, env, minutes, out.with_suffix('.log'))
+                kept[key] = run(path, env, minutes, out.with_suffix(f'.{os.getpid()}.log'))
                 save(out, kept)
             r = results[path, name] = kept[key]
             said = ', '.join(dict.fromkeys(e['cell'] for e in r['failed'])) or 'holds'
@@ -376,6 +386,7 @@ def shake(notebooks, chosen, minutes, out, anew=False):
 
 
 def main(a):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the run that is under way, too
     chosen, lacking = settings(processor_flags())
     if lacking:
         print('Not tried, this processor lacks them:', ', '.join(lacking))
