@@ -134,7 +134,8 @@ def test_a_wrong_field_is_refused_at_once(tiny, tmp_path, fields, in_time):
     b'', b'{', b'[]', b'null', b'3', b'"abc"', b'\xff\xfe', b'{}', b'[' * 100_000, b'{"a":' * 100_000,
     b'{"num_classes": ' + b'9'*10_000 + b'}', b'{"num_classes": 3}', b'\x00'*100,
     b'{"anchors": ' + b'['*500 + b']'*500 + b'}', b' '*17_000_000 + b'{}'],
-    ids=['empty', 'cut', 'list', 'null', 'number', 'string', 'no UTF-8', 'object', 'deep lists', 'deep objects',
+    ids=['empty', 'cut', 'list', 'null', 'number', 'string', 'no UTF-8', 'object', 'deep lists',
+         'deep objects',
          'a number of 10,000 digits', 'one field', 'zeros', '500 lists', '17 MB'])
 def test_a_config_that_is_none_is_refused(tiny, tmp_path, text, in_time):
     folder = copy_with(tiny, tmp_path/'copy', text=text)
@@ -194,7 +195,8 @@ def test_darknet_weights_that_no_training_leaves_are_refused(tmp_path, value):
     model = YOLOv3(3, .0625, image_size=64, class_activation='sigmoid').eval()
     model.head3.pred.bias.data[0] = value
     save_darknet(model, tmp_path/'net.weights')
-    said = refusal(load_darknet, tmp_path/'net.weights', model.class_names, model.anchors, 64, .0625)
+    said = refusal(load_darknet, tmp_path/'net.weights', model.class_names, model.anchors, 64,
+                   .0625)
     assert 'head3.pred.bias' in said
 
 
@@ -220,7 +222,8 @@ def test_sources_that_are_no_folder(source, tmp_path, monkeypatch, in_time):
         YOLOv3.from_pretrained(source)
 
 
-ODD = [None, True, -1, 0, 10**30, 1e308, float('nan'), '', 'x', [], [[]], {}, {'a': []}, '\ud800', [None]*3, '0'*5000]
+ODD = [None, True, -1, 0, 10**30, 1e308, float('nan'), '', 'x', [], [[]], {}, {'a': []}, '\ud800',
+       [None]*3, '0'*5000]
 
 
 def odd_config(config, rng):
@@ -308,7 +311,8 @@ class Images:
 
 def state(model):
     "Mode, gradients and hooks of each part."
-    modes = {name: (m.training, len(m._forward_hooks), len(m._backward_hooks)) for name, m in model.named_modules()}
+    modes = {name: (m.training, len(m._forward_hooks), len(m._backward_hooks)) for name,
+             m in model.named_modules()}
     return modes, {name: (p.requires_grad, p.grad is None) for name, p in model.named_parameters()}
 
 
@@ -327,7 +331,8 @@ def loader():
     return DataLoader(DetectionDataset(Images(), test_transform(64), 64), 2, collate_fn=collate)
 
 
-DET = {'scale': torch.tensor([0]), 'anchor': torch.tensor([1]), 'cell': torch.tensor([[0, 1]]), 'labels': torch.tensor([2])}
+DET = {'scale': torch.tensor([0]), 'anchor': torch.tensor([1]), 'cell': torch.tensor([[0, 1]]),
+       'labels': torch.tensor([2])}
 USES = {
     'predict': lambda model: predict(model, loader(), progress=False),
     'evaluate': lambda model: evaluate(model, Images(), progress=False),

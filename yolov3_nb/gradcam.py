@@ -24,10 +24,10 @@ from .model import eval_mode
 EXPLAINED = ('score', 'objectness', 'class', 'logit')
 
 class BoxScore:
-    "The log of the summed scores of boxes of one scale of one image; a target for `pytorch_grad_cam`."
+    "Log of the summed scores of boxes of one scale of one image: a target for `pytorch_grad_cam`."
     def __init__(self,
         dets:dict, # anchor (N,), cell (N, 2) as row and column, labels (N,)
-        of:str='score', # objectness × class probability; or a part: 'objectness', 'class', or the raw 'logit'
+        of:str='score', # objectness × class probability; or 'objectness', 'class', the raw 'logit'
         activation:str='softmax', # of the classes; 'softmax' or 'sigmoid'
         against:bool=False, # what speaks against them
     ):
@@ -42,14 +42,16 @@ class BoxScore:
         raw:Tensor, # raw outputs of that scale (3, rows, cols, 5 + C)
     ) -> Tensor: # (N,) logarithms; the logit as it is
         "One number a box."
-        anchor, cell, labels = (self.dets[k].to(raw.device).clone() for k in ('anchor', 'cell', 'labels'))
+        anchor, cell, labels = (
+            self.dets[k].to(raw.device).clone() for k in ('anchor', 'cell', 'labels'))
         slots = raw[anchor, cell[:, 0], cell[:, 1]].float()  # (N, 5 + C)
         log_objectness = F.logsigmoid(slots[:, 4])
         if self.of == 'objectness':
             return log_objectness
         classes = slots[:, 5:]
         if self.of != 'logit':
-            classes = F.logsigmoid(classes) if self.activation == 'sigmoid' else classes.log_softmax(1)
+            sigmoid = self.activation == 'sigmoid'
+            classes = F.logsigmoid(classes) if sigmoid else classes.log_softmax(1)
         of_label = classes.gather(1, labels[:, None])[:, 0]
         return log_objectness + of_label if self.of == 'score' else of_label
 
@@ -59,7 +61,7 @@ class BoxScore:
         return -total if self.against else total
 
 # %% ../nbs/10_gradcam.ipynb #feature_maps
-FEATURES = ('set5', 'set4', 'set3')   # of a `YOLOv3`, by scale: the neck block in front of each head
+FEATURES = ('set5', 'set4', 'set3')   # of a `YOLOv3`: the neck block in front of each head
 HEADS = ('head5', 'head4', 'head3')
 
 def _check_yolo(model):
@@ -69,7 +71,7 @@ def _check_yolo(model):
 def feature_maps(
     model, # a `YOLOv3`; left as it was: its modes, its gradients, its hooks
     xb:Tensor, # letterboxed images (B, 3, S, S) in [0, 1]
-) -> tuple: # what feeds each head, three (B, C, S/s, S/s); and the raw outputs (B, 3, S/s, S/s, 5 + C)
+) -> tuple: # what feeds each head, three (B, C, S/s, S/s); the raw outputs (B, 3, S/s, S/s, 5 + C)
     "One pass without gradients that keeps the map in front of each head."
     _check_yolo(model)
     xb = xb.to(model.anchors.device)
@@ -128,14 +130,19 @@ def _check_dets(dets, preds):
     rows, cols = grids[dets['scale'].clamp(0, 2)].T        # (N,) each
     row, col = dets['cell'].T
     addresses = {
-        'image': (dets['image'], len(preds[0])), 'scale': (dets['scale'], 3), 'anchor': (dets['anchor'], 3),
-        'row': (row, rows), 'column': (col, cols), 'label': (dets['labels'], preds[0].shape[-1] - 5)}
+        'image': (dets['image'], len(preds[0])),
+        'scale': (dets['scale'], 3),
+        'anchor': (dets['anchor'], 3),
+        'row': (row, rows),
+        'column': (col, cols),
+        'label': (dets['labels'], preds[0].shape[-1] - 5)}
     for what, (value, end) in addresses.items():
         bad = ((value < 0) | (value >= end)).nonzero()[:, 0]
         if len(bad):
             n = int(bad[0])
-            raise InputError(f'Box {n} comes from {what} {int(value[n])}, which these predictions do not '
-                             'have: explain boxes with the model and at the image size that found them.')
+            raise InputError(f'Box {n} comes from {what} {int(value[n])}, which these predictions '
+                             'do not have: explain boxes with the model and at the image size '
+                             'that found them.')
 
 # %% ../nbs/10_gradcam.ipynb #cam-maps
 ADDRESS = ('image', 'scale', 'anchor', 'cell', 'labels')
@@ -147,7 +154,7 @@ def cam_maps(
     method:str='gradcam', # one of `CAM_METHODS`
     of:str='score', # what is explained, see `BoxScore`
     against:bool=False, # what speaks against it
-    groups:Tensor=None, # (N,) 0 … G-1: boxes explained together, of one image and scale; None: each alone
+    groups:Tensor=None, # (N,) 0 … G-1: boxes of one image and scale, taken together; None: alone
     kept:tuple=None, # what `feature_maps` returned for `xb`; None: it is called
     chunk:int=64, # maps at a time
 ) -> list: # G maps (rows, cols) in [0, 1], on the grid of each box's scale
@@ -157,7 +164,7 @@ def cam_maps(
     _check_dets(dets, preds)
     groups = torch.arange(len(dets['scale'])) if groups is None else groups.cpu()
     members = [(groups == g).nonzero()[:, 0] for g in range(int(groups.max()) + 1)]
-    first = torch.stack([rows[0] for rows in members])  # image and scale of a group are those of its first box
+    first = torch.stack([rows[0] for rows in members])  # its image and scale are the group's
     maps = [None]*len(members)
     for scale, head in enumerate(HEADS):
         of_scale = (dets['scale'][first] == scale).nonzero()[:, 0]
@@ -206,7 +213,7 @@ def unletterbox_map(
 def heat_map(
     model, # a `YOLOv3`; left as it was
     img:np.ndarray, # the original image (H, W, 3) uint8
-    det:dict, # detections in it: scale (N,), anchor (N,), cell (N, 2), labels (N,); scores (N,) if of several scales
+    det:dict, # detections: scale, anchor, labels (N,), cell (N, 2); scores if of several scales
     method:str='gradcam', # one of `CAM_METHODS`
     of:str='score', # what is explained, see `BoxScore`
     against:bool=False, # what speaks against it
@@ -236,7 +243,8 @@ def overlay(
     import cv2
     heat = np.clip(np.asarray(heat, np.float32), 0, 1)
     if heat.shape != img.shape[:2]:
-        raise InputError(f'A heat map of {heat.shape} on an image of {img.shape[:2]}: give one of its size.')
+        raise InputError(f'A heat map of {heat.shape} on an image of {img.shape[:2]}: '
+                         'give one of its size.')
     grey = cv2.cvtColor(img, cv2.COLOR_RGB2GRAY)[..., None]*.6 + img*.2 + 40
     color = cv2.applyColorMap((heat*255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     mixed = grey + (color - grey)*(alpha*heat[..., None])
@@ -248,8 +256,8 @@ def expected(
     box, # an object (4,), xyxy pixels of the original image
     label:int, # its class
     hw:tuple, # (h, w) of the original image
-) -> dict: # three rows, best shape first: scale, anchor, cell, labels, boxes (the object), shape_iou
-    "Where a box for this object should have come from: its best anchor on each scale, as in `encode`."
+) -> dict: # three rows, best shape first: scale, anchor, cell, labels, boxes, shape_iou
+    "Where a box for this object should have come from: its best anchor on each scale."
     from yolov3_nb.augment import letterbox_boxes
     size = model.image_size
     box = torch.as_tensor(box, dtype=torch.float32).reshape(1, 4)
@@ -258,8 +266,8 @@ def expected(
     iou, anchor = wh_iou(wh, model.anchors.cpu().reshape(9, 2)).view(3, 3).max(1)
     centre = torch.stack([y1 + y2, x1 + x2])/2                                 # row first
     cell = torch.stack([(centre/s).long().clamp(0, size//s - 1) for s in STRIDES])
-    found = {'scale': torch.arange(3), 'anchor': anchor, 'cell': cell, 'labels': torch.full((3,), int(label)),
-             'boxes': box.repeat(3, 1), 'shape_iou': iou}
+    found = {'scale': torch.arange(3), 'anchor': anchor, 'cell': cell,
+             'labels': torch.full((3,), int(label)), 'boxes': box.repeat(3, 1), 'shape_iou': iou}
     by_shape = iou.argsort(descending=True)
     return {k: v[by_shape] for k, v in found.items()}
 
@@ -268,7 +276,7 @@ def map_scores(
     heats:Tensor, # heat maps of one image (M, H, W)
     box, # the object (4,), xyxy pixels of that image
 ) -> tuple: # pointing (M,) and energy (M,), from 0 to 1
-    "Share of each map's hottest pixels, and of all its heat, inside the box; 0 for a map without heat."
+    "Share of each map's hottest pixels, and of all its heat, inside the box; 0 without heat."
     x1, y1, x2, y2 = (float(v) for v in box)
     h, w = heats.shape[-2:]
     y = torch.arange(h)[:, None] + .5
@@ -295,7 +303,7 @@ def rival_maps(
     size:int, # side of the square in pixels
     seed:int=0, # of the random maps
 ) -> dict: # name -> N maps (rows, cols) in [0, 1], on the grid of each box's scale
-    "Baselines that know nothing of the network: chance, the image's centre, and the address of the box."
+    "Baselines that know nothing of the network: chance, the image's centre, the box's cell."
     gen = torch.Generator().manual_seed(seed)
     found = {name: [] for name in RIVALS}
     for scale, cell in zip(dets['scale'].tolist(), dets['cell'].cpu()):
@@ -307,7 +315,7 @@ def rival_maps(
 
 # %% ../nbs/10_gradcam.ipynb #judge_maps
 def _true_detections(model, ds, squares, n, batch_size, seed):
-    "A sample of the detections that are correct at IoU 0.5; `truth` holds the boxes of their objects."
+    "A sample of the detections that are correct at IoU 0.5; `truth` holds their objects."
     from torch.utils.data import DataLoader
     from yolov3_nb.augment import collate
     from yolov3_nb.evaluation import ground_truths, match, predict
@@ -397,7 +405,7 @@ def randomisation_check(
     methods:tuple=CAM_METHODS, # whose maps
     seed:int=0, # of the untrained network
 ): # DataFrame: mean rank correlation with the trained map; columns ('map' or 'window', method)
-    "How maps change when weights are randomised from the head down (Adebayo et al. 2018, section 3)."
+    "How maps change when weights are randomised from the head down (Adebayo 2018, sec. 3)."
     import pandas as pd
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -409,8 +417,10 @@ def randomisation_check(
         for part in parts:
             twin.get_submodule(part).load_state_dict(untrained.get_submodule(part).state_dict())
         now = _wholes_and_windows(twin, xb, dets, methods)
-        rows[step] = {k: float(np.mean([_rank_correlation(*pair) for pair in zip(first[k], now[k])]))
-                      for k in first}
+        rows[step] = {}
+        for k in first:
+            same = [_rank_correlation(*pair) for pair in zip(first[k], now[k])]
+            rows[step][k] = float(np.mean(same))
     return pd.DataFrame(rows).T
 
 # %% ../nbs/10_gradcam.ipynb #deletion_insertion
@@ -419,7 +429,7 @@ def _resize(maps, size):
     return F.interpolate(maps[None], size=(size, size), mode='bilinear')[0]
 
 def _hottest_portions(maps, size, steps, gen):
-    "Which pixels are the hottest (k/steps)² of each map, k = 1 … steps - 1: (M, steps - 1, size, size)."
+    "The hottest (k/steps)² of each map's pixels, k = 1 … steps - 1: (M, steps - 1, size, size)."
     heat = _resize(maps, size).flatten(1)                                     # (M, S·S)
     heat = heat + 1e-6*torch.rand(heat.shape, generator=gen)                   # no ties
     rank = heat.argsort(1, descending=True).argsort(1)
@@ -439,10 +449,10 @@ def deletion_insertion(
     xb:Tensor, # letterboxed images (B, 3, S, S)
     dets:dict, # N detections in them: image, scale, anchor, cell, labels
     maps:dict, # name -> N maps on each box's grid, as `cam_maps` and `rival_maps` give them
-    steps:int=6, # portions: after step k it is (k/steps)² of the pixels, as small objects need small portions
+    steps:int=6, # portions: after step k it is (k/steps)² of the pixels
     seed:int=0, # breaks ties between pixels of equal heat
-) -> dict: # name -> (N, 2, steps + 1): share of the score, under deletion and insertion of 0 … all pixels
-    "Blur pixels by falling heat, or bring them back, and watch the box's score (Petsiuk et al. 2018, sec. 4)."
+) -> dict: # name -> (N, 2, steps + 1): share of the score, under deletion and insertion
+    "Blur pixels by falling heat, or bring them back, and watch the score (Petsiuk 2018, sec. 4)."
     size = xb.shape[-1]
     gen = torch.Generator().manual_seed(seed)
     curves = []
@@ -450,7 +460,7 @@ def deletion_insertion(
         x = xb[dets['image'][i]]
         blurred = _resize(F.avg_pool2d(x[None], size//10)[0], size)
         hot = _hottest_portions(torch.stack([m[i] for m in maps.values()]), size, steps, gen)
-        hot = hot.view(-1, 1, size, size)                                      # (M·(steps - 1), 1, S, S)
+        hot = hot.view(-1, 1, size, size)                           # (M·(steps - 1), 1, S, S)
         batch = torch.cat([x[None], blurred[None], x.where(~hot, blurred), x.where(hot, blurred)])
         score = _scores(model, {k: v[i:i + 1] for k, v in dets.items()}, batch)
         full, none = (v.expand(len(maps), 1) for v in score[:2])
@@ -471,12 +481,12 @@ def _best_of_images(dets, threshold, n):
 def draw_heat_maps(
     model, # a `YOLOv3`; left as it was
     ds, # a `VOCDataset`
-    dets:dict, # detections in pixels of its images, as `evaluate(…, return_predictions=True)` finds them
+    dets:dict, # detections in pixels of its images, as `evaluate(…)` returns them
     n:int=16, # images, at most
     threshold:float=.25, # only detections that score above it
     method:str='layercam', # one of `CAM_METHODS`
-) -> tuple: # N images (H, W, 3) uint8; and (N, 2): energy inside the box, of the map and of a cell blob
-    "The best detection of each of the first images that have one, its box, and what the network looked at."
+) -> tuple: # N images (H, W, 3) uint8; energy inside the box, of the map and a cell blob (N, 2)
+    "The best detection of each of the first images that have one, and what was looked at."
     images, energy = [], []
     size = model.image_size
     for i, det in _best_of_images(dets, threshold, n):
@@ -484,5 +494,6 @@ def draw_heat_maps(
         heat = torch.from_numpy(heat_map(model, img, det, method))
         blob = unletterbox_map(rival_maps(det, size)['cell blob'][0], img.shape[:2], size)
         energy.append(map_scores(torch.stack([heat, blob]), det['boxes'][0])[1])
-        images.append(draw_boxes(overlay(img, heat), det['boxes'], det['labels'], det['scores'], ds.classes))
+        boxes = det['boxes'], det['labels'], det['scores']
+        images.append(draw_boxes(overlay(img, heat), *boxes, ds.classes))
     return images, torch.stack(energy) if energy else torch.zeros(0, 2)
