@@ -841,6 +841,14 @@ def test_hidden_files_are_no_images(tmp_path):
     put(tmp_path/'.git'/'img 00.xml', 'x')
     agree(boxes(from_folder(tmp_path)), TRUE, 0)
 
+def test_links_are_followed_and_not_in_circles(tmp_path):
+    voc_flat(tmp_path/'there')
+    (tmp_path/'mine').mkdir()
+    for name in ('images', 'annotations'):
+        (tmp_path/'mine'/name).symlink_to(tmp_path/'there'/name)
+    (tmp_path/'there'/'images'/'again').symlink_to(tmp_path/'mine')
+    agree(boxes(from_folder(tmp_path/'mine')), TRUE, 0)
+
 def test_years_of_a_devkit_and_masks_beside_it(tmp_path):
     voc_devkit(tmp_path)
     shutil.copytree(tmp_path/'VOCdevkit'/'VOCdesk', tmp_path/'VOCdevkit'/'VOCmore')
