@@ -57,7 +57,8 @@ class Files:
                 continue
             seen.add(os.path.realpath(folder))
             folders[:] = sorted(f for f in folders if f[0] != '.' and f != '__MACOSX')
-            self.paths += [Path(folder)/n for n in sorted(names) if n[0] != '.']
+            paths = [Path(folder)/n for n in sorted(names) if n[0] != '.']
+            self.paths += [p for p in paths if p.is_file()]  # neither pipes nor links to nowhere
             if len(self.paths) > MAX_FILES:
                 raise InputError(f'{root} holds more than {MAX_FILES:,} files: name the folder '
                                  'of one data set.')
@@ -66,6 +67,7 @@ class Files:
             raise InputError(f'{root} holds a file with the unprintable name {ascii(odd.name)}: '
                              'rename it.')
         self.images = [p for p in self.paths if p.suffix.lower() in _image_endings()]
+        self.coco = None # what `_coco_files` has read
         self._names, self._stems = defaultdict(list), defaultdict(list)
         for path in self.paths:
             self._names[_key(path.name)].append(path)
@@ -148,6 +150,14 @@ def _number(value, where, what):
     if isinstance(value, bool) or not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise InputError(f'{where} has {text[:40]!r} where {what} should be a number: mend it.')
     return float(text)
+
+def _head(path, size=4096):
+    "The first bytes of a file."
+    try:
+        with path.open('rb') as f:
+            return f.read(size)
+    except OSError as e:
+        raise InputError(f'{path} cannot be read ({e.strerror}): check its permissions.') from None
 
 def _read_text(path, what):
     "The text of a file, with or without a byte order mark."
@@ -330,6 +340,16 @@ class Reading:
 def _plural(n, word):
     return f'{n:,} {word}' if n == 1 else f'{n:,} {word}es' if word[-1] == 's' else f'{n:,} {word}s'
 
+def _not_one_image(files, label, images):
+    "A sentence about a label file that no image belongs to, or more than one."
+    other = [p for p in files.ending(*UNREAD) if _key(p.stem) == _key(label.stem)]
+    if other and not images:
+        return f'{label} belongs to {other[0].name}, which cannot be read: save it as JPEG or PNG.'
+    n = len(images) or 'no'
+    return f'{label} has {n} images of its name: keep exactly one for it.'
+
+UNREAD = '.heic', '.heif', '.avif', '.dng', '.cr2', '.nef', '.arw', '.svg', '.psd'
+
 def _with_background(files, found):
     "The images, and those beside them that have no label file, in the order of their paths."
     folders, taken = {f.image.parent for f in found}, {f.image for f in found}
@@ -395,9 +415,10 @@ def _nearest(files, label, images):
     named = [p for p in near if p.parent.name.lower() in ('jpegimages', 'images')]
     return beside or named or near or images
 
-def _looks_like_voc(path):
-    with path.open('rb') as f:
-        return b'<annotation>' in f.read(4096)
+def _voc_labels(files):
+    "The XML files that are VOC's by their content, or that an image has the name of."
+    xml = files.ending('.xml')
+    return [p for p in xml if files.stem(p.stem) or b'<annotation>' in _head(p)]
 
 def _voc_image(files, label):
     "The images that a VOC annotation may belong to."
@@ -425,8 +446,7 @@ def _other_image(files, found):
 def find_voc(files, classes=None):
     "Read a folder of VOC annotations, in a devkit or in any other order."
     reading = Reading('', [], [])
-    labels = [p for p in files.ending('.xml') if _looks_like_voc(p) or files.stem(p.stem)]
-    devkits, split = _devkits(files), {}
+    labels, devkits, split = _voc_labels(files), _devkits(files), {}
     for devkit in devkits:
         split |= _deal_lists(files, _devkit_lists(files, devkit, reading.lost), reading.notes)
     for label in labels:
@@ -434,8 +454,7 @@ def find_voc(files, classes=None):
         if split and (len(images) != 1 or images[0] not in split):
             continue  # the lists of a devkit decide what belongs to it
         if len(images) != 1:
-            n = len(images) or 'no'
-            reading.lost.append(f'{label} has {n} images of its name: keep exactly one beside it.')
+            reading.lost.append(_not_one_image(files, label, images))
             continue
         found = Found(images[0], split.get(images[0]) or _split_of_path(files, label), label)
         read_voc(found)
@@ -456,6 +475,8 @@ def find_voc(files, classes=None):
 # %% ../nbs/12_own_images.ipynb #find-coco
 def _coco_files(files):
     "(path, content) of each COCO file, and sentences about JSON that cannot be read."
+    if files.coco:
+        return files.coco
     found, broken = [], []
     for path in files.ending('.json'):
         try:
@@ -470,7 +491,8 @@ def _coco_files(files):
                 found.append((path, data))
     # COCO's own folder holds files of captions and keypoints of the same images, too
     only = [f for f in found if f[0].name.startswith('instances')]
-    return only or found, broken
+    files.coco = only or found, broken
+    return files.coco
 
 COCO_LISTS = 'images', 'annotations', 'categories'
 
@@ -586,7 +608,7 @@ def _yaml_names(names, path):
     out = {}
     for number, name in names.items():
         if not re.fullmatch(r'\d{1,9}', str(number)) or isinstance(name, dict | list | None):
-            raise InputError(f'{path} has the name {str(name)[:40]!r} for class '
+            raise InputError(f'{path} has a {type(name).__name__} as the name of class '
                              f'{str(number)[:40]!r}: number classes from 0 and name each.')
         out[int(number)] = str(name).strip()
     return dict(sorted(out.items()))
@@ -596,8 +618,8 @@ def _yolo_names(files, path, config, classes):
     if path:
         names = _yaml_names(config['names'], path)
         if config.get('nc', len(names)) != len(names):
-            raise InputError(f"{path} says nc: {str(config['nc'])[:20]} and names {len(names)} "
-                             'classes: mend one of them.')
+            raise InputError(f'{path} names {len(names)} classes and gives another number as nc: '
+                             'mend one of them.')
     else:
         lists = [p for p in files.paths if p.name.lower() in NAME_FILES or p.suffix == '.names']
         texts = {tuple(_read_text(p, 'list of classes').split('\n')) for p in lists}
@@ -637,13 +659,16 @@ def _yolo_images(files, value):
 
 def _yolo_split(files, path, config, notes):
     "image -> split, as data.yaml says; empty where it says none."
-    lists, base = {}, str(config.get('path') or '')
+    lists, base = {}, config.get('path')
+    base = base if isinstance(base, str) else ''
     for key, split in (('train', 'train'), ('val', 'val'), ('valid', 'val'), ('test', 'test')):
         values = config.get(key) or []
         for value in values if isinstance(values, list) else [values]:
+            if not isinstance(value, str):
+                raise InputError(f'{path} has a {type(value).__name__} under {key}: name a folder.')
             images = _yolo_images(files, f'{base}/{value}')
             if not images:
-                notes.append(f'{path.name} names {str(value)[:60]!r} for {split}, which is not '
+                notes.append(f'{path.name} names {value[:60]!r} for {split}, which is not '
                              'there')
             lists.setdefault(split, []).extend(images)
     return _deal_lists(files, lists, notes)
@@ -663,9 +688,9 @@ def _yolo_labels(files):
     return out
 
 def _first_line_is_label(path):
-    with path.open('rb') as f:
-        line = f.readline(400).decode('utf-8', 'replace').lstrip('\ufeff')
-    return bool(_LABEL_LINE.fullmatch(line))
+    "Whether a text file begins with a line of five numbers or more."
+    lines = _head(path, 400).decode('utf-8', 'replace').lstrip('\ufeff').splitlines()
+    return bool(lines and _LABEL_LINE.fullmatch(lines[0]))
 
 def _yolo_partner(files, label):
     "The images that a label file may belong to: `labels` in its path stands for `images`."
@@ -684,8 +709,7 @@ def find_yolo(files, classes=None):
     for label in _yolo_labels(files):
         images = _yolo_partner(files, label)
         if len(images) != 1:
-            n = len(images) or 'no'
-            reading.lost.append(f'{label} has {n} images of its name: keep exactly one.')
+            reading.lost.append(_not_one_image(files, label, images))
             continue
         found = Found(images[0], _split_of_path(files, images[0]), label)
         read_yolo(found, names, pose=bool(config.get('kpt_shape')))
@@ -716,7 +740,7 @@ def recognise(
     files, # a `Files`
 )->str: # 'voc', 'coco' or 'yolo'
     "The format of the labels in a folder; `InputError` where there is none, or more than one."
-    xml = [p for p in files.ending('.xml') if _looks_like_voc(p) or files.stem(p.stem)]
+    xml = _voc_labels(files)
     coco, broken = _coco_files(files)
     labels = _yolo_labels(files)
     yaml_file = [p for p in files.ending('.yaml', '.yml') if p.stem.lower() == 'data']
@@ -1103,6 +1127,8 @@ def from_folder(
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise InputError(f'val={val} and test={test} leave nothing to train on: give two shares '
                          'whose sum is below 1.')
+    if not edge >= 0:
+        raise InputError(f'edge is {edge}: give a number of pixels, 0 or more.')
     if layout not in (None, *LAYOUTS):
         raise InputError(f"layout is {layout!r}: give 'voc', 'coco' or 'yolo', or leave it out.")
     files, layout = _open_folder(path, layout)
@@ -1146,12 +1172,15 @@ def _note_images(files, pairs, notes):
     if empty:
         said = f', {bare} of them without a label file' if bare else ''
         notes.append(f'{_plural(empty, "image")} without objects count as background{said}')
-    heic = len(files.ending('.heic', '.heif'))
-    if heic:
-        notes.append(f'{_plural(heic, "HEIC image")} cannot be read: save them as JPEG')
+    if bare > len(pairs)/2:
+        notes.append('are these images not labelled yet? background=False leaves them out')
+    unread = len(files.ending(*UNREAD))
+    if unread:
+        notes.append(f'{_plural(unread, "file")} of kinds that are not read (HEIC, raw): save them '
+                     'as JPEG or PNG')
     zero = sum(f.size is not None and min(f.size) <= 0 for f, _ in pairs)
     if zero:
-        notes.append(f'{_plural(zero, "label file")} gave no size; the images\' own was taken')
+        notes.append(f'{_plural(zero, "image")} of size 0 in the labels: their own size was taken')
 
 # %% ../nbs/12_own_images.ipynb #import-folder
 def import_folder(
