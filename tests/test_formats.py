@@ -1,5 +1,6 @@
 "Own images in any layout: the same boxes from each, and one sentence for what cannot be read."
 import json
+import os
 import random
 import re
 import shutil
@@ -602,6 +603,7 @@ def test_background_with_and_without_label_files(tmp_path):
     data = from_folder(tmp_path)
     assert 'bare' in boxes(data) and boxes(data)['bare'] == []
     assert any('1 of them without a label file' in n for n in data.notes)
+    assert not any('not labelled yet' in n for n in data.notes)
     assert boxes(from_folder(tmp_path, background=False)).keys() == {s for s, *_ in SET}
 
 def test_images_of_no_coco_file_are_left_out_and_counted(tmp_path):
@@ -753,7 +755,7 @@ def test_a_size_of_nothing(tmp_path):
         put(tmp_path/f'{item[0]}.xml', re.sub(r'(<width>|<height>)\d+', r'\g<1>0', xml(item)))
     data = from_folder(tmp_path)
     agree(boxes(data), TRUE, 0)
-    assert any('no size' in n for n in data.notes)
+    assert any('size 0' in n for n in data.notes)
 
 def test_a_size_of_another_image(tmp_path):
     voc_beside(tmp_path)
@@ -762,6 +764,10 @@ def test_a_size_of_another_image(tmp_path):
         from_folder(tmp_path)
     one_sentence(e)
 
+# a few hundred bytes that would be 10 GB if anybody wrote them out
+ALIASES = 'a0: &a0 [x]\n' + ''.join(
+    f'a{k}: &a{k} [{", ".join([f"*a{k - 1}"]*10)}]\n' for k in range(1, 11)) + 'names: *a10\n'
+
 @pytest.mark.parametrize('make', [
     lambda r: None, lambda r: put(r/'a.png', picture(SET[0])),
     lambda r: put(r/'a.xml', '<annotations/>'),
@@ -769,6 +775,8 @@ def test_a_size_of_another_image(tmp_path):
     lambda r: put(r/'a.json', '['*100_000), lambda r: put(r/'classes.txt', 'a\nb'),
     lambda r: put(r/'data.yaml', 'names: [a'), lambda r: put(r/'data.yaml', 'names: {a: b}'),
     lambda r: put(r/'data.yaml', 'names: 3'), lambda r: put(r/'data.yaml', 'names: [a, b]\nnc: 3'),
+    lambda r: put(r/'data.yaml', 'names: [[1], b]'), lambda r: put(r/'data.yaml', ALIASES),
+    lambda r: put(r/'data.yaml', 'names: [a, b]\ntrain: 3'),
     lambda r: put(r/'data.yaml', 'names: [a, a]'), lambda r: put(r/'data.yaml', 'names: [a, b]'),
     lambda r: put(r/'data.yaml', '!!python/object/apply:os.system ["true"]'),
     lambda r: put(r/'labels'/'a.txt', '0 .5 .5 .5 .5'),
@@ -790,7 +798,7 @@ def test_paths_that_are_no_folder(tmp_path, path, monkeypatch):
     one_sentence(e)
 
 IMPOSSIBLE = [dict(val=-1), dict(val=1), dict(val=.5, test=.5), dict(layout='csv'),
-              dict(val=float('nan'))]
+              dict(val=float('nan')), dict(edge=float('nan')), dict(edge=-1)]
 
 @pytest.mark.parametrize('options', IMPOSSIBLE)
 def test_settings_that_cannot_be(tmp_path, options):
@@ -832,7 +840,11 @@ def test_broken_images(tmp_path):
 def test_heic_is_named(tmp_path):
     yolo_flat(tmp_path)
     put(tmp_path/'IMG_1.HEIC', b'ftypheic')
-    assert any('1 HEIC image' in n for n in from_folder(tmp_path).notes)
+    assert any('1 file' in n and 'HEIC' in n for n in from_folder(tmp_path).notes)
+    put(tmp_path/'IMG_1.txt', txt(SET[0]))
+    with pytest.raises(InputError, match='IMG_1.HEIC') as e:
+        from_folder(tmp_path)
+    one_sentence(e)
 
 def test_hidden_files_are_no_images(tmp_path):
     voc_flat(tmp_path)
@@ -840,6 +852,20 @@ def test_hidden_files_are_no_images(tmp_path):
     put(tmp_path/'__MACOSX'/'img 00.png', b'mac')
     put(tmp_path/'.git'/'img 00.xml', 'x')
     agree(boxes(from_folder(tmp_path)), TRUE, 0)
+
+def test_pipes_and_links_to_nowhere_are_no_files(tmp_path):
+    yolo_flat(tmp_path)
+    os.mkfifo(tmp_path/'img 00.xml')
+    (tmp_path/'gone.png').symlink_to(tmp_path/'nowhere.png')
+    agree(boxes(from_folder(tmp_path)), TRUE, .01)
+
+def test_links_are_followed_and_not_in_circles(tmp_path):
+    voc_flat(tmp_path/'there')
+    (tmp_path/'mine').mkdir()
+    for name in ('images', 'annotations'):
+        (tmp_path/'mine'/name).symlink_to(tmp_path/'there'/name)
+    (tmp_path/'there'/'images'/'again').symlink_to(tmp_path/'mine')
+    agree(boxes(from_folder(tmp_path/'mine')), TRUE, 0)
 
 def test_years_of_a_devkit_and_masks_beside_it(tmp_path):
     voc_devkit(tmp_path)
