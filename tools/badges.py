@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKSHOPS = ('18', '19', '20')  # no badges: nobody opens them on Colab to learn from
 OLD_BADGES = re.compile(r'^(?:\[!\[Open in \w+\]\([^)]*\)\]\([^)]*\)\s*)+', re.I)
 RUNTIME = re.compile(r'^#\| hide\n# On Colab and Kaggle.*', re.M | re.S)
-TOOLS = {'nbdev', 'execnb', 'ghapi', 'fastgit', 'jupyterlab', 'nbconvert', 'smalldocs', 'pytest', 'selenium'}  # of maintainers
+TOOLS = {'nbdev', 'execnb', 'ghapi', 'fastgit', 'jupyterlab', 'nbconvert', 'smalldocs', 'pytest', 'ruff', 'selenium', 'fastcore'}  # of maintainers
 WITH = {'onnx': ['onnxscript']}  # what torch needs to write ONNX
 
 def settings(root):
@@ -41,14 +41,17 @@ def extras(cells, cfg):
     return [more[n] for n in sorted(found & more.keys())]
 
 def runtime(cells, cfg):
-    "Source of the runtime cell: five lines, and no import statement, for which nbdev would run the cell when it builds the site."
-    packages = ''.join(f" '{s}'" for s in extras(cells, cfg))
+    "Source of the runtime cell; without an import, for which nbdev would run it when it builds the site."
+    repo, url = cfg['repo'], cfg['git_url'].replace('%(user)s', cfg['user'])
+    packages = ''.join(f"\n        \" '{spec}'\"" for spec in extras(cells, cfg))
     return f'''#| hide
-# On Colab and Kaggle (there with Internet switched on): fetch the course, install what this chapter needs, go to its folder.
-if {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & (os := __import__('os')).environ.keys() and not os.path.exists('../settings.ini'):
-    get_ipython().system("[ -d {cfg['repo']} ] || git clone -q --depth 1 {cfg['git_url'].replace('%(user)s', cfg['user'])}"
-                         " && pip install -q ./{cfg['repo']}{packages}")
-    os.chdir('{cfg['repo']}/nbs')'''
+# On Colab and Kaggle (with Internet switched on): fetch the course and what this chapter needs.
+if not (os := __import__('os')).path.exists('../settings.ini') and (
+        {{'COLAB_RELEASE_TAG', 'KAGGLE_KERNEL_RUN_TYPE'}} & os.environ.keys()):
+    get_ipython().system(
+        "[ -d {repo} ] || git clone -q --depth 1 {url}"
+        " && pip install -q ./{repo}"{packages})
+    os.chdir('{repo}/nbs')'''
 
 def dressed(cells, name, cfg):
     "The cells of a chapter, with badges and runtime cell as they should be; all other cells as they are."
