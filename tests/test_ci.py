@@ -121,13 +121,18 @@ def test_a_fork_links_to_itself(tool, tmp_path):
         shutil.copy(ROOT/name, tmp_path/name)
     (tmp_path/'nbs').mkdir()
     shutil.copy(ROOT/'nbs'/'03_boxes.ipynb', tmp_path/'nbs')
+    pages = f"https://{CFG['user']}.github.io/{CFG['repo']}/boxes.html"
+    (tmp_path/'pages.md').write_text(pages, encoding='utf-8')
     subprocess.run('git init -q && git add .', shell=True, cwd=tmp_path, check=True)
     old = f"{CFG['user']}/{CFG['repo']}"
     changed = tool('repository').move(tmp_path, 'someone', 'a-detector')
-    assert {p.name for p in changed} == {'settings.ini', '_quarto.yml', '03_boxes.ipynb'}
+    assert {p.name for p in changed} == {'settings.ini', '_quarto.yml', '03_boxes.ipynb',
+                                         'pages.md'}
     cfg = tool('repository').settings(tmp_path)
     assert cfg['git_url'] == 'https://github.com/someone/a-detector'
     assert cfg['doc_host'] + cfg['doc_baseurl'] == 'https://someone.github.io/a-detector'
+    moved = 'https://someone.github.io/a-detector/boxes.html'
+    assert (tmp_path/'pages.md').read_text(encoding='utf-8') == moved
     for path in changed:
         assert old not in path.read_text(encoding='utf-8')
     assert tool('repository').move(tmp_path, 'someone', 'a-detector') == []
