@@ -172,6 +172,8 @@ def test_sliders_keyboard_and_curve(page, built):
     assert shown()['precision'] > before['precision'] and shown()['map'] < before['map']
     slide(page, 'score', .25)
     slide(page, 'iou', .9)
+    values = [[s.get_attribute('value') for s in page.find_elements(By.CSS_SELECTOR, f'input.{name}')] for name in ('score', 'iou')]
+    assert values == [['0.25', '0.25'], ['0.9', '0.9']]  # beside the image and beside the curve
     assert len(detections(page)) > few and shown()['precision'] < before['precision']
     assert abs(shown()['map'] - library(.25, .9)) < .03
 
@@ -187,8 +189,9 @@ def test_cells_that_answered(page):
     assert len(page.find_elements(By.CSS_SELECTOR, '.boxes .cell')) == len(page.find_elements(By.CSS_SELECTOR, '.boxes .anchor')) == 1
     stage, cell = (page.find_element(By.CSS_SELECTOR, f'.detector-stage{s}').rect for s in ('', ' .cell'))
     d, stride = found[0], (32, 16, 8)[found[0]['scale']]
-    share = cell['width'] / stage['width'], stride / 160  # the course's image is wider than high: its width fills the square
-    assert abs(share[0] - share[1]) < .01
+    w, h = (page.find_element(By.CSS_SELECTOR, '.detector-stage img').get_property(f'natural{side}') for side in ('Width', 'Height'))
+    assert cell['width'] / stage['width'] <= stride / 160 * max(w, h) / w + .01  # less where the image's edge cuts the cell
+    assert cell['height'] / stage['height'] <= stride / 160 * max(w, h) / h + .01
     x1, y1, x2, y2 = d['square']
     assert d['column']*stride <= (x1 + x2)/2 <= (d['column'] + 1)*stride and d['row']*stride <= (y1 + y2)/2 <= (d['row'] + 1)*stride
 

@@ -12,6 +12,7 @@ RUNTIME = 'onnxruntime-web@1.30.0'
 SHA512 = 'q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=='
 SCRIPT, BINARY = 'ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'
 NETWORKS = {'toy': 'toy', 'voc': 'voc07'}  # a folder of weights/, and the file of results/ that measured it
+FIRST = '002018.jpg'  # the example that the page opens with; the course's own image comes next
 SMALL = 1024  # an array with fewer numbers than this stays in 32 bits
 
 
@@ -116,7 +117,7 @@ def write_photograph(out):
     return dict(file='grace_hopper.jpg', test=False, photograph='a photograph: Grace Hopper', boxes=[], labels=[], difficult=[])
 
 def write_examples(out, n):
-    "Draw ToyVOC's first `n` test images, and the course's own; their known boxes, the course's image first."
+    "Draw ToyVOC's first `n` test images, and the course's own; their known boxes, in the order of the page."
     from yolov3_nb.data import read_annotation
     from yolov3_nb.toyvoc import course_scene, scene, write_picture
     scenes = {'000001': course_scene()} | {f'{2001 + k:06d}': scene(random.Random(f'42-test-{k}')) for k in range(n)}
@@ -130,7 +131,8 @@ def write_examples(out, n):
             shutil.copy(voc/'JPEGImages'/f'{image_id}.jpg', out)
             known = {k: target[k].tolist() for k in ('boxes', 'labels', 'difficult')}
             examples.append(dict(file=f'{image_id}.jpg', test=image_id != '000001', **known))
-    return [examples[0], write_photograph(out), *examples[1:]]
+    examples.insert(1, write_photograph(out))
+    return sorted(examples, key=lambda e: e['file'] != FIRST)
 
 def inputs(examples):
     "A digest of all that the build is made from: where it is that of the last build, there is nothing to do."
