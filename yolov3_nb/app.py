@@ -17,6 +17,7 @@ import csv
 import html
 import io
 import json
+import logging
 import math
 import os
 import random
@@ -844,7 +845,7 @@ def describe(
     data, metrics = record['data'], record['metrics']
     kind = 'drawings' if from_drawings(record) else 'photographs'
     text = (f"It knows {n} classes, and was trained on {data['n_train']:,} **{kind}** "
-            f"({data['train']}). On {data['n_test']:,} others ({data['test']}) its mAP@0.5 is "
+            f"({data['train']}). On {data['n_test']:,} others ({data['test']}) its mAP at IoU 0.5 is "
             f"**{metrics['map50']:.2f}**")
     ap = {k: v for k, v in (metrics.get('ap50') or {}).items() if v is not None}
     if len(ap) > 1:
@@ -883,7 +884,8 @@ CSS = '''
   #top > .column > * {order: 3; width: 100%}
   #top > .column > #upload {order: 1}
   #top > .column > #answer {order: 2}
-  #top > .column > #last {order: 4}
+  #top > .column > #table {order: 4}
+  #top > .column > #last {order: 5}
   .column {min-width: 0 !important}
   .panels {grid-template-columns: repeat(2, minmax(0, 1fr))}
   #table :is(td, th, .cell-wrap, span) {font-size: .8rem !important; padding-inline: 2px !important}
@@ -902,7 +904,9 @@ def _gradio():
     return gradio
 
 def _theme(gr): # its fonts come with Gradio; small print that can be read
-    theme = gr.themes.Default(primary_hue='teal', secondary_hue='teal')
+    font = gr.themes.LocalFont('Source Sans Pro', weights=(400, 700))   # its 600 lacks most letters
+    theme = gr.themes.Default(primary_hue='teal', secondary_hue='teal',
+                              font=[font, 'ui-sans-serif', 'system-ui', 'sans-serif'])
     return theme.set(block_info_text_color='*neutral_600',
                      block_info_text_color_dark='*neutral_300')
 
@@ -915,8 +919,8 @@ def _shown(gr, name, label): # an image that comes out
 
 def _controls(gr, model, examples): # left: what goes in
     ui = {}
-    with gr.Group(elem_id='upload'):
-        gr.Markdown('### Your image', container=False)
+    with gr.Column(elem_id='upload'):
+        gr.Markdown('### Your image')
         ui['picture'] = _image(gr, 'picture', 'Your image', type='filepath', height=290,
                                value=examples[0] if examples else None, buttons=['fullscreen'],
                                sources=['upload', 'webcam', 'clipboard'])
@@ -931,6 +935,10 @@ def _controls(gr, model, examples): # left: what goes in
         ui['nms'] = gr.Slider(.05, .95, .45, step=.05, label='NMS threshold', elem_id='nms',
                               info='Of two boxes of one class that overlap more than this, '
                                    'the better one stays.')
+    ui['table'] = gr.Dataframe(headers=HEADERS, datatype='str', type='array', interactive=False,
+                               max_height=320, buttons=['copy'], elem_id='table',
+                               label='All boxes; left, top, right, bottom in pixels',
+                               column_widths=['9%', '25%', '14%', '19%', '33%'])
     return ui
 
 # %% ../nbs/11b_app.ipynb #results
@@ -958,9 +966,9 @@ def _tabs(gr, model): # why a box is there; grids and methods side by side
             ui['methods'] = _panels(gr, 'method', [label for label, _ in names])
     with gr.Row():
         ui['which'] = gr.Dropdown(NO_CHOICE, value=0, label='Which box?', elem_id='which',
-                                  min_width=180)
-        ui['strength'] = gr.Slider(0, 1, .7, step=.05, label='Strength of the heat',
-                                   elem_id='strength', min_width=180)
+                                  min_width=160)
+        ui['strength'] = gr.Slider(0, 1, .7, step=.05, label='Strength of heat',
+                                   elem_id='strength', min_width=160)
     return ui
 
 def _results(gr, model): # right: what comes out
@@ -976,10 +984,6 @@ def _results(gr, model): # right: what comes out
                 ui[key] = gr.DownloadButton(label, size='sm', elem_id=f'file-{key}')
     with gr.Column():
         ui |= _tabs(gr, model)
-    ui['table'] = gr.Dataframe(headers=HEADERS, datatype='str', type='array', interactive=False,
-                               max_height=320, buttons=['copy'], elem_id='table',
-                               label='All boxes, best first; left, top, right, bottom in pixels',
-                               column_widths=['7%', '25%', '15%', '18%', '35%'])
     return ui
 
 # %% ../nbs/11b_app.ipynb #Answers
@@ -1152,7 +1156,7 @@ class Served:
         self.local_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         self.server = uvicorn.Server(uvicorn.Config(
             door, http=door.protocol(AutoHTTPProtocol), log_level='warning', proxy_headers=False,
-            limit_concurrency=limits['connections'], timeout_graceful_shutdown=3))
+            limit_concurrency=limits['connections'], timeout_graceful_shutdown=1))
         self.thread = threading.Thread(target=self.server.run, args=([sock],), daemon=True)
         self.thread.start()
         self.sweeper = Sweeper(uploads, limits['keep']) if uploads else None
@@ -1163,6 +1167,7 @@ class Served:
         "Stop listening, end the answers that are under way, and stop sweeping."
         if self.sweeper:
             self.sweeper.end.set()
+        logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)   # streams are cut on purpose
         self.server.should_exit = True
         self.thread.join(10)
 
