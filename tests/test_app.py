@@ -69,7 +69,8 @@ def test_the_space_in_the_repository_is_what_the_command_writes(space):
 def test_the_space_holds_this_library_and_these_weights(space):
     with zipfile.ZipFile(next(space.glob('*.whl'))) as wheel:
         packed = {n: wheel.read(n) for n in wheel.namelist() if n.startswith('yolov3_nb/')}
-    assert packed == {f'yolov3_nb/{f.name}': f.read_bytes() for f in (ROOT/'yolov3_nb').glob('*.py')}
+    library = [f for pattern in ('*.py', 'templates/*') for f in (ROOT/'yolov3_nb').glob(pattern)]
+    assert packed == {f.relative_to(ROOT).as_posix(): f.read_bytes() for f in library}
     for name in ('config.json', 'model.safetensors'): assert (space/'weights'/name).read_bytes() == (ROOT/'weights'/'toy'/name).read_bytes()
 
 def test_without_gradio_the_command_says_so():

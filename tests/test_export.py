@@ -111,8 +111,8 @@ def test_300_mutated_pictures(tmp_path, picture, tiny):
     assert len(found['images']) + len(found['skipped']) == 300 and min(len(found['images']), len(found['skipped'])) > 30
     assert all('\n' not in s['why'] and len(s['why']) < 600 for s in found['skipped'])
     out = {p.name for p in (tmp_path/'out').iterdir()}
-    assert out == {'detections.json', 'detections.csv'} | {i['picture'] for i in found['images']}
-    for i in found['images']: assert read_image(tmp_path/'out'/i['picture']).shape[:2] == (i['height'], i['width'])
+    assert out == {'detections.json', 'detections.csv'} | {i['annotated'] for i in found['images']}
+    for i in found['images']: assert read_image(tmp_path/'out'/i['annotated']).shape[:2] == (i['height'], i['width'])
     assert len((tmp_path/'out'/'detections.csv').read_text().splitlines()) == 1 + len(found['detections'])
 
 def test_100_mutated_weights(tmp_path, tiny, picture):
@@ -177,5 +177,5 @@ def test_ctrl_c_keeps_what_was_done(tmp_path, tiny, picture, monkeypatch):
     monkeypatch.setattr(prediction, 'read_image', read)
     with pytest.raises(SystemExit, match='130'):
         cli.predict([str(tmp_path), '--weights', str(tiny), '--out', str(tmp_path/'out'), '--batch', '1', '--no-progress'])
-    assert [i['picture'] for i in json.loads((tmp_path/'out'/'detections.json').read_text())['images']] == ['a.jpg']   # b was waiting for its batch
+    assert [i['annotated'] for i in json.loads((tmp_path/'out'/'detections.json').read_text())['images']] == ['a.jpg']   # b was waiting for its batch
     assert sorted(os.listdir(tmp_path/'out')) == ['a.jpg', 'detections.csv', 'detections.json']
