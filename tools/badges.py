@@ -8,7 +8,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKSHOPS = ('18', '19', '20')  # no badges: nobody opens them on Colab to learn from
+FIRST_WORKSHOP = '18'  # from here on no badges: nobody opens them on Colab to learn from
 OLD_BADGES = re.compile(r'^(?:\[!\[Open in \w+\]\([^)]*\)\]\([^)]*\)\s*)+', re.I)
 RUNTIME = re.compile(r'^#\| hide\n# On Colab and Kaggle.*', re.M | re.S)
 TOOLS = {'nbdev', 'execnb', 'ghapi', 'fastgit', 'jupyterlab', 'nbconvert', 'smalldocs', 'pytest', 'selenium'}  # of maintainers
@@ -66,7 +66,7 @@ def dressed(cells, name, cfg):
     intro['source'] = (badges(cfg, name) + '\n\n' + OLD_BADGES.sub('', source(intro)).lstrip()).strip().splitlines(keepends=True)
     return cells
 
-def chapters(root): return [f for f in sorted((root/'nbs').glob('[0-9][0-9]*_*.ipynb')) if f.name[:2] not in WORKSHOPS]
+def chapters(root): return [f for f in sorted((root/'nbs').glob('[0-9][0-9]*_*.ipynb')) if f.name[:2] < FIRST_WORKSHOP]
 
 def main(check=False, root=ROOT):
     "Dress every chapter; the names of those that were not in form."
