@@ -51,8 +51,6 @@ class LitYOLOv3(L.LightningModule):
         lr:float=2e-3, # highest learning rate of the schedule
         weight_decay:float=0.05, # of the kernels (AdamW)
         warmup:float=0.2, # share of the steps in which the rate climbs
-        schedule:str='one_cycle', # 'one_cycle', 'wsd' (warm-up, stable, decay) or 'constant' after the warm-up
-        decay:float=0.2, # 'wsd': share of the steps at the end in which the rate falls to zero
         loss:str='yolo', # 'yolo' or 'original'
         loss_options:dict=None, # keyword arguments of that loss
         encode_options:dict=None, # keyword arguments of `encode`
@@ -60,6 +58,8 @@ class LitYOLOv3(L.LightningModule):
         grow:float=0., # share of the steps in which the size of training batches grows, from 0.6 of the whole; 0: none
         rect:bool=False, # cut off training batches what their pictures leave empty of the square
         seed:int=0, # of those sizes
+        schedule:str='one_cycle', # 'one_cycle', 'wsd' (warm-up, stable, decay) or 'constant' after the warm-up
+        decay:float=0.2, # 'wsd': share of the steps at the end in which the rate falls to zero
     ):
         super().__init__()
         self.save_hyperparameters()
