@@ -4,352 +4,437 @@
 
 # %% ../nbs/01_data.ipynb #imports-export
 from __future__ import annotations
-import copy, difflib, math, os, re, stat, struct, sys
+import copy, difflib, math, os, re, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np, torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from defusedxml import ElementTree, DefusedXmlException
+# some of these are only passed on
+from .files import (FORMATS, IMAGE_ENDINGS, MAX_PIXELS, InputError, InputWarning,  # noqa
+                             read_image, read_xml, regular_file, write_whole)
 from .toyvoc import VOC_CLASSES
 
 # %% auto #0
-__all__ = ['MAX_XML', 'RARER', 'EDGE_TOLERANCE', 'MAX_PIXELS', 'FORMATS', 'CLASS_COLORS', 'InputError', 'write_whole',
-           'read_annotation', 'read_image', 'find_devkit', 'read_split', 'real_voc', 'VOCDataset', 'find_faults',
-           'without_bad', 'class_color', 'show_boxes', 'draw_boxes', 'show_samples', 'census', 'coverage', 'together',
-           'crop', 'compare_splits']
-
-# %% ../nbs/01_data.ipynb #inputerror
-class InputError(ValueError):
-    "Something that the user gave cannot be used: one sentence that says what, where and what to do."
-    def __init__(self, sentence):  # a DataLoader's worker hands over its whole traceback, which ends in the sentence
-        super().__init__(str(sentence).rpartition('InputError: ')[2].strip())
+__all__ = ['EDGE_TOLERANCE', 'CLASS_COLORS', 'VOCObject', 'read_annotation', 'find_devkit', 'read_split', 'VOCDataset',
+           'real_voc', 'find_faults', 'without_bad', 'class_color', 'Tag', 'show_boxes', 'draw_boxes', 'show_samples',
+           'census', 'coverage', 'together', 'crop', 'compare_splits']
 
 # %% ../nbs/01_data.ipynb #xml-root
-def _file(path, what):
-    "`path` as a `Path` where it is a file; a folder, a pipe, or nothing at all is an `InputError`."
+def _annotation_root(path):
+    "The root of the annotation at `path`; `InputError` where it is none, or another image's."
+    root = read_xml(path)
     path = Path(path)
-    try: mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise InputError(f'The {what} {path} does not exist: add it, or take its id out of the split file.') from None
-    except (OSError, ValueError) as e:
-        raise InputError(f'The {what} {path} cannot be reached ({getattr(e, "strerror", e)}): check its name and folder.') from None
-    if not stat.S_ISREG(mode): raise InputError(f'The {what} {path} is a folder or a device and no file: put the {what} there.')
-    return path
-
-def write_whole(
-    files:dict, # path -> bytes
-    advice:str='make room, or give another name', # what to do when it fails
-):
-    "Write files beside and move them into place once all are whole; `InputError` where that fails, and then nothing is left of it"
-    beside = {(p := Path(path)): p.with_name(f'.{p.name[-50:]}.{os.getpid()}.tmp') for path in files}
-    made = sorted({f for p in beside for f in p.parents if not os.path.exists(f)}, key=lambda f: -len(f.parts))
-    try:
-        for path, data in zip(beside, files.values()):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside[path].write_bytes(data)
-        for path, whole in beside.items(): whole.replace(path)
-    except OSError as e: raise InputError(f'{path} cannot be written ({e.strerror or e}): {advice}.') from None
-    finally:
-        for clear in (*(f.unlink for f in beside.values()), *(f.rmdir for f in made)):  # what was moved is gone, and a folder that is used stays
-            with suppress(OSError): clear()
-
-MAX_XML = 16 * 2**20  # bytes; the largest annotation of VOC has 20 kB
-
-def _xml_root(path):
-    "The root element of the annotation at `path`; `InputError` when it is missing, broken, unsafe, or another picture's."
-    path = _file(path, 'annotation')
-    if path.stat().st_size > MAX_XML: raise InputError(f'{path} has more than {MAX_XML >> 20} MB, as no annotation has: leave it out.')
-    try: root = ElementTree.fromstring(path.read_bytes())
-    except OSError as e: raise InputError(f'The annotation {path} cannot be read ({e.strerror}): check its permissions.') from None
-    except DefusedXmlException:
-        raise InputError(f'{path} defines XML entities, which no annotation needs and an attack may use: remove its DOCTYPE.') from None
-    except (ElementTree.ParseError, ValueError, LookupError) as e:
-        raise InputError(f'{path} is not well-formed XML ({e}): write it again, or take its id out of the split file.') from None
-    if root.tag != 'annotation': raise InputError(f'{path} holds <{root.tag[:40]}> and no VOC <annotation>: check the folder.')
+    if root.tag != 'annotation':
+        raise InputError(f'{path} holds <{root.tag[:40]}> and no VOC <annotation>: '
+                         'check the folder.')
     name = (root.findtext('filename') or '').strip()
     if Path(name).stem != path.stem and os.path.isfile(path.parent.parent/'JPEGImages'/name):
-        raise InputError(f'{path} says that it belongs to {name}, another picture of the folder: find out which one it describes.')
-    lost = len(list(root.iter('bndbox'))) - len(root.findall('object/bndbox') + root.findall('object/part/bndbox'))
-    if lost: raise InputError(f'{path} holds {lost} <bndbox> that belong to no <object> of its own, and would be lost: mend the tags.')
+        raise InputError(f'{path} says that it belongs to {name}, another image of the folder: '
+                         'find out which one it describes.')
+    own = root.findall('object/bndbox') + root.findall('object/part/bndbox')
+    lost = len(list(root.iter('bndbox'))) - len(own)
+    if lost:
+        raise InputError(f'{path} holds {lost} <bndbox> that belong to no <object> of its own, '
+                         'and would be lost: mend the tags.')
     return root
 
+# %% ../nbs/01_data.ipynb #fields
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
 def _text(node, path, where):
     "The text of the one element at `path` below `node`; '' where there is none."
     found = node.findall(path)
-    if len(found) > 1: raise InputError(f'{where} has {len(found)} <{path}>, and only one can be true: remove the others.')
+    if len(found) > 1:
+        raise InputError(f'{where} has {len(found)} <{path}>, and only one can be true: '
+                         'remove the others.')
     return ''.join(found[0].itertext()).strip() if found else ''
 
 def _number(node, path, where):
     "The number at `path` below `node`."
     text = _text(node, path, where)
-    if not text: raise InputError(f'{where} has no <{path}>: add it, or annotate the picture again.')
-    if _NUMBER.fullmatch(text) and math.isfinite(value := float(text)): return value
-    raise InputError(f'{where} has {text[:40]!r} where <{path}> should hold a number: mend it.')
+    if not text:
+        raise InputError(f'{where} has no <{path}>: add it, or annotate the image again.')
+    if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+        raise InputError(f'{where} has {text[:40]!r} where <{path}> should hold a number: mend it.')
+    return float(text)
 
 def _flag(node, path, where):
     "The 0 or 1 at `path` below `node`; a missing one is 0."
     text = _text(node, path, where)
-    if text not in ('', '0', '1'): raise InputError(f'{where} has {text[:40]!r} where <{path}> should be 0 or 1: mend it.')
+    if text not in ('', '0', '1'):
+        raise InputError(f'{where} has {text[:40]!r} where <{path}> should be 0 or 1: mend it.')
     return text == '1'
 
-RARER = 'AVIF', 'JPEG2000', 'SUN', 'SGI', 'PCX', 'ICO', 'ICNS', 'DDS', 'IM', 'TGA'  # what else Pillow decodes by itself
-_CLAIM = re.compile(rb'#\?(?s:.*?)\n\n-Y (\d+) \+X (\d+)\n|P7\n(?s:.*?)WIDTH (\d+)\nHEIGHT (\d+)\n|PF\s(\d+)\s(\d+)\s')
+# %% ../nbs/01_data.ipynb #label
+def _check_classes(classes):
+    "The names of classes as a tuple; `InputError` for a bare string or a name that comes twice."
+    if isinstance(classes, str):
+        raise InputError(f'classes={classes!r} is one string: give a tuple of names, such as '
+                         f'({classes!r},).')
+    classes = tuple(classes)
+    twice = [name for n, name in enumerate(classes) if name in classes[:n]]
+    if twice:
+        raise InputError(f'The class {twice[0]!r} is named more than once: name each class once.')
+    return classes
 
-def _claimed(f):
-    "Pixels that a TIFF, a Radiance HDR, a PAM or a PFM says it has, read from its header alone; None for any other file."
-    head = f.read(4096)
-    if order := {b'II*\0': '<', b'MM\0*': '>'}.get(head[:4]):
-        f.seek(struct.unpack(order + 'I', head[4:8])[0])
-        tags = struct.iter_unpack(order + 'HHI4s', f.read(12 * struct.unpack(order + 'H', f.read(2))[0]))
-        sides = {tag: struct.unpack(order + ('Hxx' if kind == 3 else 'I'), value)[0] for tag, kind, _, value in tags if tag in (256, 257)}
-        return sides[256] * sides[257]
-    if found := _CLAIM.match(head): return math.prod(int(n) for n in found.groups() if n)
-
-def _by_opencv(path):
-    "The picture by OpenCV, which decodes before it asks: so what its header claims is read here."
-    import cv2
-    with path.open('rb') as f: pixels = _claimed(f)
-    if not pixels: raise UnidentifiedImageError
-    if pixels > MAX_PIXELS: raise InputError(f'{path} has {pixels:,} pixels, more than the {MAX_PIXELS:,} allowed: shrink it first.')
-    level = cv2.utils.logging.getLogLevel()
-    try:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        img = cv2.imdecode(np.fromfile(path, np.uint8, 32 * pixels + 2**24), cv2.IMREAD_COLOR)  # more than any of these needs
-    finally: cv2.utils.logging.setLogLevel(level)
-    if img is None: raise UnidentifiedImageError
-    return Image.fromarray(img[..., ::-1])
-
-def _open(path):
-    "A picture with its size known and, if Pillow reads it, nothing decoded yet; kinds that hardly a camera writes are tried last."
-    try: return Image.open(path, formats=FORMATS)
-    except UnidentifiedImageError: Image.init()
-    kinds = [k for k in RARER if k in Image.OPEN and (k != 'TGA' or path.suffix.lower() == '.tga')]  # a TGA has no mark of its own
-    try: return Image.open(path, formats=kinds)
-    except UnidentifiedImageError: return _by_opencv(path)
-
-# %% ../nbs/01_data.ipynb #box
-EDGE_TOLERANCE = 1.  # pixels; some official boxes end one pixel outside their picture
-
-def _label(obj, classes, where):
-    "The place of the object's class in `classes`."
-    name = _text(obj, 'name', where)
-    if not name: raise InputError(f'{where} has no <name>: say which class it is, or remove that object.')
-    if name in classes: return classes.index(name)
+def _label(node, classes, other_classes, where):
+    "The place of the object's class in `classes`; None for another class that is to be ignored."
+    name = _text(node, 'name', where)
+    if not name:
+        raise InputError(f'{where} has no <name>: say which class it is, or remove that object.')
+    if name in classes:
+        return classes.index(name)
+    if other_classes == 'ignore':
+        return None
     near = difflib.get_close_matches(name, classes, 1)
     hint = f'did you mean {near[0]!r}?' if near else f'it is none of the {len(classes)} known ones'
-    raise InputError(f'{where} is of the unknown class {name[:40]!r} ({hint}): mend the name, or pass your own `classes`.')
+    raise InputError(f'{where} is of the unknown class {name[:40]!r} ({hint}): mend the name, '
+                     "pass your own classes, or other_classes='ignore' to take such objects "
+                     'for background.')
 
-def _box(obj, size, where):
-    "The object's own box as 0-based edges, cut at the picture: parts have boxes too, and often stand first."
-    (h, w), (x1, y1, x2, y2) = size, (_number(obj, f'bndbox/{k}', where) for k in ('xmin', 'ymin', 'xmax', 'ymax'))
-    said, x1, y1 = f'({x1:g}, {y1:g}, {x2:g}, {y2:g})', x1 - 1, y1 - 1  # 1-based inclusive pixels -> 0-based continuous edges
-    if x2 <= x1 or y2 <= y1: raise InputError(f'{where} has a box without area, {said}: mend or remove that object.')
-    box = max(x1, 0.), max(y1, 0.), min(x2, float(w)), min(y2, float(h))
-    inside = max(-x1, -y1, x2 - w, y2 - h) <= EDGE_TOLERANCE and box[0] < box[2] and box[1] < box[3]
-    if inside: return box
-    raise InputError(f'{where} has a box {said} outside its picture of {w}×{h} pixels: mend or remove that object.')
+# %% ../nbs/01_data.ipynb #box
+EDGE_TOLERANCE = 1.  # pixels; some official boxes end one pixel outside their image
+
+def _box(node, size, where):
+    "The object's own box as 0-based edges (x1, y1, x2, y2), clipped to the image."
+    h, w = size
+    xmin, ymin, xmax, ymax = (_number(node, f'bndbox/{tag}', where)
+                              for tag in ('xmin', 'ymin', 'xmax', 'ymax'))
+    written = f'({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})'
+    x1, y1, x2, y2 = xmin - 1, ymin - 1, xmax, ymax  # 1-based pixels -> 0-based edges
+    if x2 <= x1 or y2 <= y1:
+        raise InputError(f'{where} has a box without area, {written}: mend or remove that object.')
+    outside = max(-x1, -y1, x2 - w, y2 - h)
+    clipped = max(x1, 0.), max(y1, 0.), min(x2, float(w)), min(y2, float(h))
+    empty = clipped[0] >= clipped[2] or clipped[1] >= clipped[3]
+    if outside > EDGE_TOLERANCE or empty:
+        raise InputError(f'{where} has a box {written} outside its image of {w}×{h} pixels: '
+                         'mend or remove that object.')
+    return clipped
+
+# %% ../nbs/01_data.ipynb #size
+def _size(root, path, image):
+    "(height, width) that the annotation gives; where it gives none, that of the file `image`."
+    said = None
+    if root.find('size') is not None:
+        said = _number(root, 'size/height', path), _number(root, 'size/width', path)
+    if said in (None, (0, 0)) and image is not None:
+        warnings.warn(f'{path} does not give the size of its image: the size of {image} is taken.',
+                      InputWarning, stacklevel=2)
+        return read_image(image).shape[:2]
+    if said is None:
+        raise InputError(f'{path} has no <size>: put the true one there.')
+    h, w = said
+    if min(w, h) < 1 or w % 1 or h % 1:
+        raise InputError(f'{path} gives its image the size {w:g}×{h:g}: put the true one there.')
+    return int(h), int(w)
 
 # %% ../nbs/01_data.ipynb #read-annotation
+class VOCObject(NamedTuple):
+    "One object of an annotation."
+    box: tuple  # x1, y1, x2, y2: 0-based edges in pixels
+    label: int  # place in the list of classes
+    difficult: bool
+    truncated: bool
+
+def _read_object(node, size, classes, other_classes, where):
+    "The `VOCObject` that `node` describes; None where its class is to be ignored."
+    label = _label(node, classes, other_classes, where)
+    if label is None:
+        return None
+    box = _box(node, size, where)
+    return VOCObject(box, label, _flag(node, 'difficult', where), _flag(node, 'truncated', where))
+
 def read_annotation(
     path:str|Path, # the XML file
     classes:tuple=VOC_CLASSES, # names; a label is a place in it
-    faults:list|None=None, # where sentences about bad objects go, which are then left out; None: the first is raised
-)->dict: # boxes (N, 4) f32 xyxy pixels, labels (N,) i64, difficult and truncated (N,) bool, size (h, w)
+    faults:list|None=None, # collects a sentence for each bad object; None: the first is raised
+    other_classes:str='refuse', # objects of a class not in `classes`: 'refuse' or 'ignore'
+    image:str|Path|None=None, # the image file, whose size is taken where the XML gives none
+)->dict: # boxes (N, 4) f32 xyxy pixels, labels (N,) i64, two flags (N,) bool, size (h, w)
     "Read one VOC annotation; `InputError` names the file, the object and the fault."
-    classes, root, rows, flags = tuple(classes), _xml_root(path), [], ('difficult', 'truncated')
-    w, h = (_number(root, f'size/{k}', path) for k in ('width', 'height'))
-    if min(w, h) < 1 or w % 1 or h % 1: raise InputError(f'{path} gives its picture the size {w:g}×{h:g}: put the true one there.')
-    for n, obj in enumerate(root.findall('object'), 1):
+    classes = _check_classes(classes)
+    root = _annotation_root(path)
+    size = _size(root, path, image)
+    objects = {}  # by box and label, in the order of the file
+    for n, node in enumerate(root.findall('object'), 1):
         where = f'{path}, object {n}'
-        try: rows.append((_box(obj, (int(h), int(w)), where), _label(obj, classes, where), *(_flag(obj, k, where) for k in flags)))
+        try:
+            obj = _read_object(node, size, classes, other_classes, where)
         except InputError as e:
-            if faults is None: raise
+            if faults is None:
+                raise
             faults.append(str(e))
-    boxes, labels, *marks = zip(*rows) if rows else ((),) * 4
-    return dict(boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), labels=torch.tensor(labels, dtype=torch.int64),
-                **{k: torch.tensor(m, dtype=torch.bool) for k, m in zip(flags, marks)}, size=(int(h), int(w)))
+            continue
+        if obj is None:
+            continue
+        if (obj.box, obj.label) in objects:
+            warnings.warn(f'{where} is there twice, with the same class and box: taken once.',
+                          InputWarning, stacklevel=2)
+        objects.setdefault((obj.box, obj.label), obj)
+    return _as_tensors(list(objects.values()), size)
 
-# %% ../nbs/01_data.ipynb #read-image
-def _to_rgb(im):
-    "A PIL picture of any mode as (H, W, 3) uint8: 16-bit is scaled down, what is transparent becomes white."
-    if im.mode.startswith('I') or im.mode == 'F':
-        a = np.asarray(im).astype(np.float32)
-        a = np.nan_to_num(a) * (255 / 65535 if a.max(initial=0) > 255 else 1)
-        return np.repeat(a.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    if im.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in im.info:
-        im = im.convert('RGBA')
-        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
-    return np.array(im.convert('RGB'))
-
-def _upright(im):
-    "The picture turned as its EXIF orientation says; EXIF that cannot be read turns nothing."
-    try: return ImageOps.exif_transpose(im)
-    except Exception: return im
-
-MAX_PIXELS = 80_000_000  # 240 MB as uint8 RGB; refused before anything is decoded
-FORMATS = 'JPEG', 'PNG', 'BMP', 'GIF', 'TIFF', 'WEBP', 'PPM'
-
-def read_image(
-    path:str|Path, # a picture file
-    size:tuple|None=None, # (h, w) that an annotation promises; None: take the picture as a viewer shows it
-)->np.ndarray: # (H, W, 3) uint8 RGB
-    "Read a picture as RGB; `InputError` names the file when it is missing, cut off, too large, or of another size than promised."
-    path = _file(path, 'picture')
-    try:
-        with _open(path) as im:
-            w, h = im.size
-            if w * h > MAX_PIXELS: raise InputError(f'{path} has {w}×{h} pixels, more than the {MAX_PIXELS:,} allowed: shrink it first.')
-            im.load()
-            # VOC's boxes count stored pixels: turn only where the promised size says that the annotator saw the turned picture
-            if size is None or (h, w) != tuple(size): im = _upright(im)
-            if size is not None and im.size != (size[1], size[0]):
-                raise InputError(f'{path} has {w}×{h} pixels, but its annotation says {size[1]}×{size[0]}: find out which one is wrong.')
-            return _to_rgb(im)
-    except (InputError, MemoryError): raise
-    except Image.DecompressionBombError:  # Pillow's own limit, which is higher
-        raise InputError(f'{path} has more than the {MAX_PIXELS:,} pixels allowed: shrink it first.') from None
-    except Exception as e:  # decoders raise many kinds; each means that these bytes are no whole picture
-        reason = 'it is in none of the known formats' if isinstance(e, UnidentifiedImageError) else f'{type(e).__name__}: {str(e)[:80]}'
-        raise InputError(f'{path} is not a whole, readable picture ({" ".join(reason.split())}): fetch it again or leave it out.') from None
+def _as_tensors(objects, size):
+    "What `read_annotation` returns, of a list of objects."
+    boxes = torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4)
+    return {'boxes': boxes,
+            'labels': torch.tensor([o.label for o in objects], dtype=torch.int64),
+            'difficult': torch.tensor([o.difficult for o in objects], dtype=torch.bool),
+            'truncated': torch.tensor([o.truncated for o in objects], dtype=torch.bool),
+            'size': size}
 
 # %% ../nbs/01_data.ipynb #find-devkit
 def find_devkit(
-    root:str|Path, # the folder that holds VOCdevkit, VOCdevkit itself, the folder of one year, or what torchvision makes
+    root:str|Path, # folder that holds VOCdevkit, VOCdevkit itself, or the folder of one year
     year:str='2007', # '2007', '2012', or what follows VOC in your own folder's name
 )->Path: # the folder with Annotations, ImageSets and JPEGImages
-    "Find the devkit of `year` at or below `root`."
-    root, name = Path(os.path.expanduser(root)), f'VOC{year}'
-    places = [root/'VOCdevkit'/name, root/name, root/'TrainVal'/'VOCdevkit'/name] + [root] * (root.name == name)
-    for p in places:
-        if os.path.isdir(p/'Annotations'): return p
-    raise InputError(f'No devkit found: looked for {places[0]}/Annotations (and {name} at {root} itself); make the embedded data set with '
-                     '`yolov3_data toy`, fetch VOC with `yolov3_data download`, or give the folder that holds VOCdevkit.')
+    "Find the devkit of `year` at or below `root`, also as torchvision lays it out."
+    root = Path(os.path.expanduser(root))
+    name = f'VOC{year}'
+    places = [root/'VOCdevkit'/name, root/name, root/'TrainVal'/'VOCdevkit'/name]
+    if root.name == name:
+        places.append(root)
+    for place in places:
+        if os.path.isdir(place/'Annotations'):
+            return place
+    raise InputError(f'No devkit found: looked for {places[0]}/Annotations (and {name} at {root} '
+                     'itself); make the embedded data set with `yolov3_data toy`, fetch VOC with '
+                     '`yolov3_data download`, or give the folder that holds VOCdevkit.')
 
-def read_split(devkit, split):
-    "The ids in ImageSets/Main/`split`.txt of the folder that `find_devkit` found, in the file's order."
-    path = Path(devkit)/'ImageSets'/'Main'/f'{split}.txt'
-    try: lines = _file(path, 'split file').read_text(encoding='utf-8-sig').splitlines()
+# %% ../nbs/01_data.ipynb #read-split
+_FLAGGED = re.compile(r'(.*\S)\s+(-1|0|1)')
+
+def _id_of(line, devkit):
+    "The id that a line of a split file names."
+    name = line.strip()
+    flagged = _FLAGGED.fullmatch(name)
+    if flagged and not (devkit/'Annotations'/f'{name}.xml').is_file():
+        name = flagged[1]
+    folder, _, last = name.replace('\\', '/').rpartition('/')
+    if folder.rpartition('/')[2] in ('JPEGImages', 'Annotations'):
+        name = last
+    stem, ending = os.path.splitext(name)
+    is_file_name = ending.lower() in (*IMAGE_ENDINGS, '.xml')
+    if is_file_name and not (devkit/'Annotations'/f'{name}.xml').is_file():
+        name = stem
+    return name
+
+def _is_id(name):
+    "Whether a name can be an id: a file name without folder, of a sensible length."
+    if not 0 < len(name) <= 200 or name.startswith('.'):
+        return False
+    return name.isprintable() and '/' not in name and '\\' not in name
+
+def read_split(
+    devkit:str|Path, # from `find_devkit`
+    split:str, # 'train', 'val', 'trainval', 'test' or the name of another list
+)->list: # of ids
+    "The ids in ImageSets/Main/`split`.txt, in the file's order; `InputError` where it has none."
+    devkit = Path(devkit)
+    path = devkit/'ImageSets'/'Main'/f'{split}.txt'
+    try:
+        text = regular_file(path, 'split file').read_text(encoding='utf-8-sig')
     except (InputError, OSError, UnicodeDecodeError):
         there = ', '.join(sorted(p.stem for p in path.parent.glob('*.txt'))[:8]) or 'none'
-        raise InputError(f'The split {split!r} cannot be read: looked for the text file {path} (there: {there}); check its name.') from None
-    ids = [line.split()[0] for line in lines if line.strip()]
-    if not ids: raise InputError(f'The split file {path} names no picture: write one id a line.')
-    bad = next((i for i in ids if len(i) > 200 or not i.isprintable() or {'/', '\\'} & set(i) or i[0] == '.'), None)
-    if bad: raise InputError(f'The split file {path} names {bad[:40]!r}: write ids, which are file names without folder and ending.')
+        raise InputError(f'The split {split!r} cannot be read: looked for the text file {path} '
+                         f'(there: {there}); check its name.') from None
+    ids = [_id_of(line, devkit) for line in text.splitlines() if line.strip()]
+    if not ids:
+        raise InputError(f'The split file {path} names no image: write one id a line.')
+    for name in ids:
+        if not _is_id(name):
+            raise InputError(f'The split file {path} names {name[:40]!r}: write ids, which are '
+                             'file names without folder and ending.')
     return ids
-
-def real_voc()->Path|None: # the folder that holds VOCdevkit, or None
-    "The folder of real PASCAL VOC named by the environment variable YOLOV3_VOC; without it, say so in one line."
-    root = os.environ.get('YOLOV3_VOC')
-    if root: return find_devkit(root, '2007') and Path(root)
-    print('Not run on real VOC: set the environment variable YOLOV3_VOC to the folder that holds VOCdevkit to run it there too.')
 
 # %% ../nbs/01_data.ipynb #vocdataset
 class VOCDataset(torch.utils.data.Dataset):
-    "Pictures and targets of one or more splits of a VOC devkit; annotations are read when first asked for."
+    "Images and targets of some splits of a VOC devkit; annotations are read when first asked for."
+
     def __init__(self,
         root:str|Path, # the folder that holds VOCdevkit, or VOCdevkit itself
         sets:tuple=(('2007', 'trainval'),), # pairs of year and split
         classes:tuple=VOC_CLASSES, # names; a label is a place in it
         difficult:bool=True, # keep the objects marked difficult
+        other_classes:str='refuse', # objects of a class not in `classes`: 'refuse' or 'ignore'
     ):
-        self.classes, self.difficult, self._seen = tuple(classes), difficult, {}
-        self.ids, self._devkits = [], []
+        if other_classes not in ('refuse', 'ignore'):
+            raise InputError(f"other_classes={other_classes!r}: give 'refuse' or 'ignore'.")
+        self.classes = _check_classes(classes)
+        self.difficult = difficult
+        self.other_classes = other_classes
+        named = []
         for year, split in sets:
             devkit = find_devkit(root, year)
-            ids = read_split(devkit, split)
-            self.ids, self._devkits = self.ids + ids, self._devkits + [devkit] * len(ids)
+            named += [(devkit, name) for name in read_split(devkit, split)]
+        images = list(dict.fromkeys(named))  # each once, in order
+        if len(images) < len(named):
+            warnings.warn(f'{len(named) - len(images)} images of {root} are named more than once '
+                          'in the splits: each is taken once.', InputWarning, stacklevel=2)
+        self.ids = [name for _, name in images]
+        self._devkits = [devkit for devkit, _ in images]
+        self._listings = {}  # folder -> {id: name of the image file}
+        self._annotations = {}  # number of an image -> its annotation
 
-    def __len__(self): return len(self.ids)
+    def __len__(self):
+        return len(self.ids)
 
-    def select(self, keep):
-        "The same data set with only the pictures whose numbers are in `keep`."
-        ds = copy.copy(self)
-        ds._seen, (ds.ids, ds._devkits) = {}, ([a[i] for i in keep] for a in (self.ids, self._devkits))
-        return ds
+    def select(self,
+        keep, # numbers of images
+    )->VOCDataset:
+        "The same data set with only some of its images."
+        keep = list(keep)
+        chosen = copy.copy(self)
+        chosen.ids = [self.ids[i] for i in keep]
+        chosen._devkits = [self._devkits[i] for i in keep]
+        chosen._annotations = {}
+        return chosen
 
-    def annotation_path(self, i): return self._devkits[i]/'Annotations'/f'{self.ids[i]}.xml'
+    def annotation_path(self, i:int)->Path:
+        "The XML file of image `i`."
+        return self._devkits[i]/'Annotations'/f'{self.ids[i]}.xml'
 
-    def image_path(self, i):
+    def image_path(self, i:int)->Path:
+        "The file of image `i`: its id with any ending that `read_image` knows, in any case."
         folder = self._devkits[i]/'JPEGImages'
-        paths = [folder/f'{self.ids[i]}{e}' for e in ('.jpg', '.jpeg', '.png', '.JPG', '.JPEG', '.PNG')]
-        return next((p for p in paths if p.exists()), paths[0])
+        usual = folder/f'{self.ids[i]}.jpg'
+        if usual.exists():
+            return usual
+        if folder not in self._listings:
+            self._listings[folder] = _images_by_id(folder)
+        return folder/self._listings[folder].get(self.ids[i], usual.name)
 
-    def faults(self, i):
-        "All that is wrong with picture `i` and its annotation, one sentence each."
-        found, size = [], None
-        try: size = read_annotation(self.annotation_path(i), self.classes, found)['size']
-        except InputError as e: found.append(str(e))
-        try: read_image(self.image_path(i), size)
-        except InputError as e: found.append(str(e))
-        return found
-
-    def annotation(self, i):
-        "As `read_annotation`, read once; kept as arrays, because a tensor is dear to send to a spawned worker."
+    def annotation(self, i:int)->dict:
+        "What `read_annotation` gives for image `i`, read once."
         i = range(len(self))[i]
-        if i not in self._seen:
-            a = read_annotation(self.annotation_path(i), self.classes)
-            self._seen[i] = {k: v if k == 'size' else v.numpy() for k, v in a.items()}
-        return {k: v if k == 'size' else torch.tensor(v) for k, v in self._seen[i].items()}
+        if i not in self._annotations:
+            a = read_annotation(self.annotation_path(i), self.classes, None, self.other_classes,
+                                self.image_path(i))
+            # kept as arrays: a tensor costs a file handle when it is sent to a spawned worker
+            self._annotations[i] = {k: v if k == 'size' else v.numpy() for k, v in a.items()}
+        return {k: v if k == 'size' else torch.tensor(v) for k, v in self._annotations[i].items()}
 
-    def target(self, i):
-        "Boxes, labels, difficult flags and id of picture `i`, without opening the picture."
+    def target(self, i:int)->dict: # boxes (N, 4), labels (N,), difficult (N,), image_id
+        "The target of image `i`, without opening the image."
         i = range(len(self))[i]
         a = self.annotation(i)
         keep = slice(None) if self.difficult else ~a['difficult']
-        return {k: a[k][keep] for k in ('boxes', 'labels', 'difficult')} | {'image_id': self.ids[i]}
+        target = {k: a[k][keep] for k in ('boxes', 'labels', 'difficult')}
+        return target | {'image_id': self.ids[i]}
 
     def __getitem__(self, i):
         i = range(len(self))[i]
         target = self.target(i)
-        return read_image(self.image_path(i), self._seen[i]['size']), target
+        return read_image(self.image_path(i), self.annotation(i)['size']), target
+
+    def faults(self, i:int)->list: # sentences
+        "All that is wrong with image `i` and its annotation."
+        found, size = [], None
+        try:
+            size = read_annotation(self.annotation_path(i), self.classes, found,
+                                   self.other_classes, self.image_path(i))['size']
+        except InputError as e:
+            found.append(str(e))
+        try:
+            read_image(self.image_path(i), size)
+        except InputError as e:
+            found.append(str(e))
+        return list(dict.fromkeys(found))
+
+def _images_by_id(folder):
+    "{id: file name} of a folder's images; of several with one id, the first of `IMAGE_ENDINGS`."
+    ranks, names = {}, {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        stem, ending = os.path.splitext(name)
+        if ending.lower() not in IMAGE_ENDINGS:
+            continue
+        rank = IMAGE_ENDINGS.index(ending.lower())
+        if rank < ranks.get(stem, len(IMAGE_ENDINGS)):
+            ranks[stem], names[stem] = rank, name
+    return names
+
+# %% ../nbs/01_data.ipynb #real-voc
+def real_voc()->Path|None: # the folder that holds VOCdevkit, or None
+    "The folder of real PASCAL VOC that the variable YOLOV3_VOC names; without it, say so."
+    root = os.environ.get('YOLOV3_VOC')
+    if root:
+        find_devkit(root, '2007')
+        return Path(root)
+    print('Not run on real VOC: set the environment variable YOLOV3_VOC to the folder '
+          'that holds VOCdevkit to run it there too.')
 
 # %% ../nbs/01_data.ipynb #find-faults
 def find_faults(
     ds:VOCDataset, # any devkit
     progress:bool=True, # show a bar
-)->dict: # number of a picture -> what is wrong with it, sentences
-    "Read each annotation and each picture, go on past what cannot be used, and list it."
+)->dict: # number of an image -> what is wrong with it, sentences
+    "Read each annotation and each image, go on past what cannot be used, and list it."
     from tqdm.auto import tqdm
     pool = ThreadPoolExecutor()
-    try: found = list(tqdm(pool.map(ds.faults, range(len(ds))), 'reading', len(ds), leave=False, disable=not progress))
-    finally: pool.shutdown(cancel_futures=True)
+    try:
+        reading = pool.map(ds.faults, range(len(ds)))
+        found = list(tqdm(reading, 'reading', len(ds), leave=False, disable=not progress))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return {i: faults for i, faults in enumerate(found) if faults}
 
-def without_bad(ds:VOCDataset, progress:bool=True)->VOCDataset:
-    "Leave out the pictures that `find_faults` finds, and name each on stderr; `InputError` when none is left."
+def without_bad(
+    ds:VOCDataset, # any devkit
+    progress:bool=True, # show a bar
+)->VOCDataset:
+    "Leave out what `find_faults` finds, and name it on stderr; `InputError` when nothing is left."
     bad = find_faults(ds, progress)
-    for i, faults in bad.items(): print(f'Left out {ds.ids[i]}:', *faults, file=sys.stderr)
-    if len(bad) == len(ds): raise InputError(f'None of the {len(ds)} pictures can be used; the first because: {bad[0][0]}')
-    return ds.select([i for i in range(len(ds)) if i not in bad])
+    for i, faults in bad.items():
+        print(f'Left out {ds.ids[i]}:', *faults, file=sys.stderr)
+    if len(bad) == len(ds):
+        raise InputError(f'None of the {len(ds)} images can be used; '
+                         f'the first because: {bad[0][0]}')
+    return ds.select(i for i in range(len(ds)) if i not in bad)
 
 # %% ../nbs/01_data.ipynb #class-colors
-CLASS_COLORS = ['#007777', '#7700bb', '#990044', '#aaee99', '#882288', '#dd0033', '#1166ff', '#335500', '#ff99aa', '#bbbb55',
-                '#77eeee', '#8899ff', '#ff5500', '#dd33cc', '#eedd00', '#339955', '#bb88bb', '#0000ff', '#88ccff', '#ee0088']
+CLASS_COLORS = [
+    '#007777', '#7700bb', '#990044', '#aaee99', '#882288', '#dd0033', '#1166ff', '#335500',
+    '#ff99aa', '#bbbb55', '#77eeee', '#8899ff', '#ff5500', '#dd33cc', '#eedd00', '#339955',
+    '#bb88bb', '#0000ff', '#88ccff', '#ee0088']
 
 def class_color(label:int)->tuple: # (r, g, b), 0 to 255
     "The colour that a class has in every figure of the course; beyond 20 they come round again."
     return tuple(bytes.fromhex(CLASS_COLORS[int(label) % len(CLASS_COLORS)][1:]))
 
-# %% ../nbs/01_data.ipynb #show-boxes
-def _picture(img):
-    "Any picture that the course handles as (H, W, 3) uint8: an array, or a float tensor (3, H, W) in [0, 1]."
-    if isinstance(img, torch.Tensor) and img.ndim == 3 and img.shape[0] == 3: img = img.detach().cpu().permute(1, 2, 0)
+# %% ../nbs/01_data.ipynb #tags
+def _as_bytes(img):
+    "An array (H, W, 3), or a tensor (3, H, W) in [0, 1], as (H, W, 3) uint8."
+    if isinstance(img, torch.Tensor) and img.ndim == 3 and img.shape[0] == 3:
+        img = img.detach().cpu().permute(1, 2, 0)
     img = np.asarray(img)
-    return img if img.dtype == np.uint8 else (img * 255).round().clip(0, 255).astype(np.uint8)
+    if img.dtype == np.uint8:
+        return img
+    return (img * 255).round().clip(0, 255).astype(np.uint8)
+
+class Tag(NamedTuple):
+    "How one box is drawn."
+    box: list    # x1, y1, x2, y2 in pixels
+    color: tuple # of the frame, (r, g, b)
+    ink: tuple   # of the letters, (r, g, b)
+    text: str    # class name, score, both or neither
 
 def _tags(boxes, labels, scores, classes):
-    "For each box: corners, colour, ink that can be read on that colour, and what its tag says."
+    "A `Tag` for each box."
     boxes = [] if boxes is None else torch.as_tensor(boxes).tolist()
-    labels, scores = ([None] * len(boxes) if t is None else torch.as_tensor(t).tolist() for t in (labels, scores))
-    for b, l, s in zip(boxes, labels, scores):
-        color = class_color(14 if l is None else l)
-        ink = (0, 0, 0) if np.dot(color, (.299, .587, .114)) > 130 else (255, 255, 255)
-        yield b, color, ink, ' '.join(([] if l is None else [classes[l]]) + ([] if s is None else [f'{s:.2f}']))
+    nothing = [None] * len(boxes)
+    labels = nothing if labels is None else torch.as_tensor(labels).tolist()
+    scores = nothing if scores is None else torch.as_tensor(scores).tolist()
+    for box, label, score in zip(boxes, labels, scores):
+        color = class_color(14 if label is None else label)
+        brightness = np.dot(color, (.299, .587, .114))
+        ink = (0, 0, 0) if brightness > 130 else (255, 255, 255)
+        words = [] if label is None else [classes[label]]
+        if score is not None:
+            words.append(f'{score:.2f}')
+        yield Tag(box, color, ink, ' '.join(words))
 
+# %% ../nbs/01_data.ipynb #show-boxes
 def show_boxes(
     img, # (H, W, 3) uint8, or a tensor (3, H, W) in [0, 1]
     boxes=None, # (N, 4) xyxy pixels
@@ -359,44 +444,58 @@ def show_boxes(
     title:str|None=None,
     ax=None, # matplotlib axes; None makes a figure
 ):  # the axes
-    "Show a picture with a frame and a tag for each box."
+    "Show an image with a frame and a tag for each box."
     import matplotlib.pyplot as plt
-    img = _picture(img)
-    if ax is None: ax = plt.subplots(figsize=(5, 5 * img.shape[0] / img.shape[1]), layout='tight')[1]
+    img = _as_bytes(img)
+    h, w = img.shape[:2]
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5, 5 * h / w), layout='tight')
     ax.imshow(img)
     ax.set_axis_off()
-    for (x1, y1, x2, y2), color, ink, text in _tags(boxes, labels, scores, classes):
-        color, ink = np.array(color) / 255, np.array(ink) / 255
-        for width, edge in ((3.2, 'white'), (1.8, color)):  # pixel centres are at whole numbers, hence the half
-            ax.add_patch(plt.Rectangle((x1 - .5, y1 - .5), x2 - x1, y2 - y1, fill=False, lw=width, ec=edge))
-        x, ha = (max(x1, 0), 'left') if x1 < .8 * img.shape[1] else (min(x2, img.shape[1]), 'right')  # the tag stays in the picture
-        if text: ax.text(x - .5, y1 - .5, text, size=8, color=ink, ha=ha, va='bottom' if y1 > .06 * img.shape[0] else 'top', clip_on=True,
-                         bbox=dict(facecolor=color, edgecolor='none', pad=1.2))
-    if title: ax.set_title(title, size=10)
+    for tag in _tags(boxes, labels, scores, classes):
+        x1, y1, x2, y2 = tag.box
+        color, ink = np.array(tag.color) / 255, np.array(tag.ink) / 255
+        for width, edge in ((3.2, 'white'), (1.8, color)):
+            corner = x1 - .5, y1 - .5  # matplotlib's pixel centres are whole numbers
+            ax.add_patch(plt.Rectangle(corner, x2 - x1, y2 - y1, fill=False, lw=width, ec=edge))
+        if tag.text:  # it stays inside the image
+            x, side = (max(x1, 0), 'left') if x1 < .8 * w else (min(x2, w), 'right')
+            ax.text(x - .5, y1 - .5, tag.text, size=8, color=ink, clip_on=True, ha=side,
+                    va='bottom' if y1 > .06 * h else 'top',
+                    bbox=dict(facecolor=color, edgecolor='none', pad=1.2))
+    if title:
+        ax.set_title(title, size=10)
     return ax
 
+# %% ../nbs/01_data.ipynb #draw-boxes
 def draw_boxes(
     img, # (H, W, 3) uint8, or a tensor (3, H, W) in [0, 1]
     boxes, # (N, 4) xyxy pixels
     labels=None, # (N,)
     scores=None, # (N,)
-    classes:tuple=VOC_CLASSES)->np.ndarray: # a new (H, W, 3) uint8
+    classes:tuple=VOC_CLASSES,
+)->np.ndarray: # a new (H, W, 3) uint8
     "Draw frames and tags into the pixels of a copy, for reports and TensorBoard."
     import cv2
-    out = _picture(img).copy()
-    lw, scale = max(1, round(max(out.shape) / 250)), max(.35, max(out.shape) / 1100)
-    for corners, color, ink, text in _tags(boxes, labels, scores, classes):
-        x, y, x2, y2 = (round(c) for c in corners)
-        cv2.rectangle(out, (x, y), (x2 - 1, y2 - 1), color, lw)
-        (tw, th), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        x, y = max(0, min(x, out.shape[1] - tw - 2)), max(y, th + base + 1)
-        if text: cv2.rectangle(out, (x, y - th - base - 1), (x + tw + 2, y), color, -1)
-        cv2.putText(out, text, (x + 1, y - base), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, 1, cv2.LINE_AA)
+    out = _as_bytes(img).copy()
+    thickness = max(1, round(max(out.shape) / 250))
+    scale = max(.35, max(out.shape) / 1100)
+    for tag in _tags(boxes, labels, scores, classes):
+        x1, y1, x2, y2 = (round(c) for c in tag.box)
+        cv2.rectangle(out, (x1, y1), (x2 - 1, y2 - 1), tag.color, thickness)
+        if not tag.text:
+            continue
+        (tw, th), base = cv2.getTextSize(tag.text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        x = max(0, min(x1, out.shape[1] - tw - 2))
+        y = max(y1, th + base + 1)
+        cv2.rectangle(out, (x, y - th - base - 1), (x + tw + 2, y), tag.color, -1)
+        cv2.putText(out, tag.text, (x + 1, y - base), cv2.FONT_HERSHEY_SIMPLEX, scale, tag.ink,
+                    1, cv2.LINE_AA)
     return out
 
 # %% ../nbs/01_data.ipynb #show-samples
 def show_samples(
-    samples, # pairs of picture and target
+    samples, # pairs of image and target
     cols:int=4,
     classes:tuple=VOC_CLASSES,
     titles=None, # one a sample
@@ -404,29 +503,40 @@ def show_samples(
 ):
     "Show a grid of samples with their boxes."
     import matplotlib.pyplot as plt
-    samples = [(_picture(img), t) for img, t in samples]
-    rows, cols = math.ceil(len(samples) / cols), min(cols, len(samples))
-    ratio = float(np.median([i.shape[0] / i.shape[1] for i, _ in samples]))
+    samples = [(_as_bytes(img), target) for img, target in samples]
+    cols = min(cols, len(samples))
+    rows = math.ceil(len(samples) / cols)
+    ratio = float(np.median([img.shape[0] / img.shape[1] for img, _ in samples]))
     height = width / cols * ratio * rows + .25 * rows * bool(titles)
-    axs = plt.subplots(rows, cols, figsize=(width, height), squeeze=False, layout='tight')[1]
-    for ax in axs.flat: ax.set_axis_off()
+    _, axs = plt.subplots(rows, cols, figsize=(width, height), squeeze=False, layout='tight')
+    for ax in axs.flat:
+        ax.set_axis_off()
     for n, (ax, (img, t)) in enumerate(zip(axs.flat, samples)):
-        show_boxes(img, t['boxes'], t['labels'], t.get('scores'), classes, titles[n] if titles else None, ax)
+        title = titles[n] if titles else None
+        show_boxes(img, t['boxes'], t['labels'], t.get('scores'), classes, title, ax)
     return axs
 
 # %% ../nbs/01_data.ipynb #census
 def census(
     ds:VOCDataset, # any devkit
 ):  # a pandas DataFrame, one row an object
-    "List all objects of a data set; x, y, w, h are shares of the picture, `long` is the longer side by the picture's longer side."
+    """List all objects of a data set.
+
+    x, y, w and h are the box's centre and sides as shares of the image; `long` is the box's longer
+    side as a share of the image's longer side."""
     import pandas as pd
     rows = []
     for i in range(len(ds)):
         a = ds.annotation(i)
         h, w = a['size']
-        for (x1, y1, x2, y2), label, *flags in zip(*(a[k].tolist() for k in ('boxes', 'labels', 'difficult', 'truncated'))):
-            long = max(x2 - x1, y2 - y1) / max(h, w)
-            rows.append((i, ds.classes[label], (x1 + x2) / 2 / w, (y1 + y2) / 2 / h, (x2 - x1) / w, (y2 - y1) / h, long, *flags))
+        objects = zip(a['boxes'].tolist(), a['labels'].tolist(), a['difficult'].tolist(),
+                      a['truncated'].tolist())
+        for (x1, y1, x2, y2), label, difficult, truncated in objects:
+            rows.append({'image': i, 'name': ds.classes[label],
+                         'x': (x1 + x2) / 2 / w, 'y': (y1 + y2) / 2 / h,
+                         'w': (x2 - x1) / w, 'h': (y2 - y1) / h,
+                         'long': max(x2 - x1, y2 - y1) / max(h, w),
+                         'difficult': difficult, 'truncated': truncated})
     return pd.DataFrame(rows, columns='image name x y w h long difficult truncated'.split())
 
 # %% ../nbs/01_data.ipynb #where
@@ -434,34 +544,41 @@ def coverage(
     c, # a census
     n:int=24, # cells a side
 )->np.ndarray: # (n, n)
-    "Share of objects whose box covers the middle of each cell of an n × n grid over the picture."
-    rows, cols = (abs((np.arange(n) + .5) / n - c[mid].values[:, None]) < c[length].values[:, None] / 2 for mid, length in ('yh', 'xw'))
+    "Share of objects whose box covers the middle of each cell of an n × n grid over the image."
+    middles = (np.arange(n) + .5) / n
+    rows = abs(middles - c['y'].values[:, None]) < c['h'].values[:, None] / 2  # (objects, n)
+    cols = abs(middles - c['x'].values[:, None]) < c['w'].values[:, None] / 2
     return rows.T.astype(float) @ cols / len(c)
 
 def together(
     c, # a census
     classes:tuple=VOC_CLASSES, # names
-)->np.ndarray: # (C, C); nan in the row of a class that no picture has
-    "P(class of the column | class of the row), over pictures."
+)->np.ndarray: # (C, C); nan in the row of a class that no image has
+    "P(class of the column | class of the row), over images."
     import pandas as pd
-    has = (pd.crosstab(c.image, c.name) > 0).reindex(columns=list(classes), fill_value=False).to_numpy(float)
+    objects = pd.crosstab(c.image, c.name).reindex(columns=list(classes), fill_value=0)
+    has = (objects.to_numpy() > 0).astype(float)  # (images, C)
     both = has.T @ has
-    return both / np.where(both.diagonal() > 0, both.diagonal(), np.nan)[:, None]
+    one = both.diagonal()
+    return both / np.where(one > 0, one, np.nan)[:, None]
 
 # %% ../nbs/01_data.ipynb #crop
 def crop(
     ds:VOCDataset,
     row, # of its census
     margin:float=.6, # around the box, as a share of its longer side
-)->tuple: # picture and target, a sample
+)->tuple: # image and target, a sample
     "The surroundings of one object of the census, and its box in them."
     img, _ = ds[row.image]
     h, w = img.shape[:2]
-    x1, y1, x2, y2 = ((row.x - row.w / 2) * w, (row.y - row.h / 2) * h, (row.x + row.w / 2) * w, (row.y + row.h / 2) * h)
+    x1, x2 = (row.x - row.w / 2) * w, (row.x + row.w / 2) * w
+    y1, y2 = (row.y - row.h / 2) * h, (row.y + row.h / 2) * h
     m = margin * max(x2 - x1, y2 - y1)
     left, top = max(0, int(x1 - m)), max(0, int(y1 - m))
     box = torch.tensor([[x1 - left, y1 - top, x2 - left, y2 - top]])
-    return img[top:int(y2 + m) + 1, left:int(x2 + m) + 1], {'boxes': box, 'labels': torch.tensor([ds.classes.index(row['name'])])}
+    label = torch.tensor([ds.classes.index(row['name'])])
+    part = img[top:int(y2 + m) + 1, left:int(x2 + m) + 1]
+    return part, {'boxes': box, 'labels': label}
 
 # %% ../nbs/01_data.ipynb #distance
 def compare_splits(
@@ -469,11 +586,23 @@ def compare_splits(
     classes:tuple=VOC_CLASSES, # names
     seed:int=0, # of the deals
 )->dict: # distance, and the median and largest that chance makes
-    "Distance of two splits by their shares of classes, beside that of 200 deals of the same pictures into two heaps."
+    "Distance of two splits by their shares of classes, beside that of 200 deals by chance."
     import pandas as pd
-    per = [pd.crosstab(c.image, c.name).reindex(columns=list(classes), fill_value=0).to_numpy() for c in (first, second)]
-    both, n, rng = np.concatenate(per), len(per[0]), np.random.default_rng(seed)
-    def distance(a, b): return float(abs(a.sum(0) / a.sum() - b.sum(0) / b.sum()).sum() / 2)
-    deals = (both[rng.permutation(len(both))] for _ in range(200))
-    chance = [distance(d[:n], d[n:]) for d in deals]
-    return {'distance': distance(*per), 'by chance, median': float(np.median(chance)), 'by chance, largest': max(chance)}
+
+    def objects_by_class(c):
+        counts = pd.crosstab(c.image, c.name).reindex(columns=list(classes), fill_value=0)
+        return counts.to_numpy()  # (images, classes)
+
+    def distance(a, b):
+        p, q = a.sum(0) / a.sum(), b.sum(0) / b.sum()
+        return float(abs(p - q).sum() / 2)
+
+    one, other = objects_by_class(first), objects_by_class(second)
+    both = np.concatenate([one, other])
+    rng = np.random.default_rng(seed)
+    chance = []
+    for _ in range(200):
+        deal = both[rng.permutation(len(both))]
+        chance.append(distance(deal[:len(one)], deal[len(one):]))
+    return {'distance': distance(one, other), 'by chance, median': float(np.median(chance)),
+            'by chance, largest': max(chance)}

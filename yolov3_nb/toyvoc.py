@@ -6,13 +6,14 @@
 __all__ = ['VOC_CLASSES', 'COURSE_IMAGE', 'TOYVOC_DIGEST', 'draw_figure', 'data_home', 'make_toyvoc', 'toyvoc_digest']
 
 # %% ../nbs/00_toyvoc.ipynb #imports-export
-import colorsys, contextlib, errno, hashlib, json, math, os, random, shutil, subprocess, sys, tempfile
+import colorsys, contextlib, hashlib, json, math, os, random, shutil, subprocess, sys, tempfile
 from collections import namedtuple
 from itertools import accumulate, zip_longest
 from pathlib import Path
 import cv2, numpy as np
 from PIL import Image
 from tqdm import tqdm
+from .files import locked
 
 # %% ../nbs/00_toyvoc.ipynb #voc-classes
 VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog', 'horse',
@@ -1128,25 +1129,6 @@ def write_sets(devkit, n_trainval, n_test):
     ids, n_val = [f'{i + 1:06d}' for i in range(n_trainval + n_test)], max(round(n_trainval*.15), 1)
     for name, part in dict(val=ids[:n_val], train=ids[n_val:n_trainval], trainval=ids[:n_trainval], test=ids[n_trainval:]).items():
         (devkit/'VOC2007/ImageSets/Main'/f'{name}.txt').write_text(''.join(f'{i}\n' for i in part))
-
-# %% ../nbs/00_toyvoc.ipynb #locked
-@contextlib.contextmanager
-def locked(path):
-    "Hold the lock file `path`; another process waits here until we let go or die"
-    with open(path, 'a') as f:
-        try:
-            import fcntl
-            fcntl.flock(f, fcntl.LOCK_EX)
-        except ImportError:
-            import msvcrt
-            f.seek(0)
-            while True:
-                try: msvcrt.locking(f.fileno(), msvcrt.LK_LOCK, 1)
-                except OSError as e:
-                    if e.errno != errno.EDEADLK: raise
-                    continue  # it gives up after ten seconds; we do not
-                break
-        yield
 
 # %% ../nbs/00_toyvoc.ipynb #data-home
 def data_home() -> Path: # $YOLOV3_HOME, or ~/.cache/yolov3_nb

@@ -32,7 +32,7 @@ from .durable import (Interruptible, Milestones, WholeEpochs, checkpoint_left, c
 from .loading import (complete_dataset, deal_batches, group_by_shape, input_size,
                                letterbox_shape, resize_batch, trim_batch)
 from .loss import grid_accuracies, grid_counts, original_loss, yolo_loss
-from .model import YOLOv3, detect
+from .model import YOLOv3, detect, eval_mode
 from .toyvoc import VOC_CLASSES
 
 _all_ = ['Interruptible', 'Milestones', 'WholeEpochs', 'checkpoint_left', 'checkpoints', 'due',
@@ -67,7 +67,7 @@ class GridAccuracies(torchmetrics.Metric):
 
 # %% ../nbs/08_training.ipynb #OriginalLoss
 class OriginalLoss(torchmetrics.Metric):
-    "The loss in the assignment's form over all batches and devices, as if they were one batch."
+    "The loss in the assignment's form over all batches and devices, as if they were one."
     def __init__(self):
         super().__init__()
         # Apple's GPUs know no float64
@@ -95,7 +95,7 @@ def wsd_factor(
     warmup:int, # steps in which the rate climbs
     decay:float=0.2, # share of the steps, at the end, in which the rate falls to zero; 0: none
 )->float: # factor on the highest rate, 0 to 1
-    "Warm-up, stable, decay (Hu et al. 2024, sec. 4); it falls as 1 - √ (Hägele et al. 2024, sec. 3)."
+    "Warm-up, stable, decay (Hu et al. 2024, sec. 4; the shape: Hägele et al. 2024, sec. 3)."
     climb = min(1., (step + 1) / max(1, warmup))
     begin = total * (1 - decay)
     if step <= begin or not decay:
@@ -127,7 +127,8 @@ def make_schedule(
         raise InputError(f"schedule={name!r} is not known: take {', '.join(SCHEDULES)}.")
     if name == 'one_cycle':
         share = min(.9, max(warmup, 1.5 / steps))  # torch divides by zero for a climb of one step
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=share)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps,
+                                                   pct_start=share)
     climb = math.ceil(warmup * steps) if warmup_steps is None else warmup_steps
     factors = {'wsd': partial(wsd_factor, total=steps, warmup=climb, decay=decay),
                'constant': partial(wsd_factor, total=steps, warmup=climb, decay=0.),
@@ -152,7 +153,7 @@ def check_finite(
 
 # %% ../nbs/08_training.ipynb #LitYOLOv3
 class LitYOLOv3(L.LightningModule):
-    "YOLOv3 with its loss, optimiser and schedule: what one step is. The loop around it is Lightning's."
+    "YOLOv3 with its loss, optimiser and schedule; the loop around them is Lightning's."
     def __init__(self,
         num_classes:int=20, # classes C
         width:float=1.0, # share of Darknet-53's channels
@@ -176,7 +177,7 @@ class LitYOLOv3(L.LightningModule):
         self.save_hyperparameters()
         self.model = YOLOv3(num_classes, width, anchors=anchors, class_names=class_names,
                             image_size=image_size)
-        self.model.to(memory_format=torch.channels_last)  # CPUs and tensor cores convolve it fastest
+        self.model.to(memory_format=torch.channels_last)  # convolved fastest
         losses = {'yolo': yolo_loss, 'original': original_loss}
         self.loss = partial(losses[loss], **(loss_options or {}))
         self.train_accuracies = GridAccuracies()
@@ -459,7 +460,7 @@ def voc_split(
     return without_bad(ds) if skip_bad else ds
 
 class VOCDataModule(DetectionDataModule):
-    "`DetectionDataModule.from_voc` as a class: the name under which older checkpoints file their place."
+    "`DetectionDataModule.from_voc` as a class; older checkpoints know it by this name."
     def __init__(self,
         root:str|Path, # folder that holds VOCdevkit
         train=(('2007', 'train'),), # (year, split) pairs to learn from
@@ -535,7 +536,7 @@ class EpochLog(Callback):
 
 # %% ../nbs/08_training.ipynb #PredictionImages
 class PredictionImages(Callback):
-    "What the network finds on the same few images, every few epochs: a file, and TensorBoard's Images."
+    "What the network finds on the same few images: a file, and an image in TensorBoard."
     def __init__(self,
         folder:str|Path, # where the files go
         every:int=3, # epochs; 0: never
@@ -562,11 +563,9 @@ class PredictionImages(Callback):
     def sheet(self, model, dataset): # (rows·S, 4·S, 3) uint8
         "Draw the detections; every part of the model keeps the mode that it was in."
         xb = torch.stack([dataset[i][0] for i in range(min(self.n, len(dataset)))])
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
-        dets = detect(model(xb.to(model.anchors.device)), model, score_threshold=self.threshold)
-        for module, training in modes:
-            module.training = training
+        with eval_mode(model):
+            preds = model(xb.to(model.anchors.device))
+        dets = detect(preds, model, score_threshold=self.threshold)
         imgs = []
         for x, d in zip(xb, dets):
             found = (d[k].cpu() for k in ('boxes', 'labels', 'scores'))
@@ -586,7 +585,7 @@ class EMA(WeightAveraging):
     ):
         self.decay = decay
         self.every = every
-        self.lent = False  # whether the module holds the average, and the average's place the weights
+        self.lent = False  # whether module and average have changed places
         super().__init__(use_buffers=True, multi_avg_fn=self.average)
 
     def should_update(self, step_idx=None, epoch_idx=None):
@@ -629,7 +628,7 @@ class EMA(WeightAveraging):
         self.lend(module)
 
     def on_fit_end(self, trainer, module):
-        self.lend(module)  # a finished run that is resumed trains no more, and calls no on_train_end
+        self.lend(module)  # a finished run that is resumed calls no on_train_end
 
     def on_exception(self, trainer, module, exception):
         if trainer.state.fn == 'fit' and trainer.validating:  # before on_validation_epoch_end
