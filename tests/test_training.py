@@ -1,4 +1,4 @@
-"Pieces of chapter 08 that a short run can prove: averages, decay, warm-up, schedules that are resumed."
+"What short runs can prove of chapter 08: averages, decay, warm-up, resumed schedules."
 import math
 import os
 import signal

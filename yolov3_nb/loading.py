@@ -77,7 +77,7 @@ class ItemDataset(torch.utils.data.Dataset):
         elif not bool(boxes.isfinite().all()) or bool((boxes[:, 2:] <= boxes[:, :2]).any()):
             fault = 'a box without area: x1 < x2 and y1 < y2 are needed'
         elif len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
-            fault = f'a label that is none of the {len(self.classes)} classes, from 0 on'
+            fault = f'a label outside of 0 to {len(self.classes) - 1}'
         if fault:
             raise InputError(f'Item {i} of the data set has {fault}.')
 
