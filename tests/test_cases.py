@@ -392,6 +392,7 @@ def test_a_class_that_the_test_split_lacks(devkit):
     devkit.split('t0', 't1', 't2', 't3')
     ds = devkit.read(classes=classes)
     model = tiny_model(3)
+    model.class_names = classes
     metrics = evaluate(model, ds, progress=False)
     per_class = metrics['ap50']
     assert per_class['blue'] is None and None not in (per_class['red'], per_class['green'])

@@ -5,8 +5,10 @@
 # %% ../nbs/02_augmentation.ipynb #imports-export
 from __future__ import annotations
 import os, random, signal
-os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # importing albumentations would ask the network for its newest version
+# without this, albumentations asks the network for its newest version
+os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np, torch, cv2
 import albumentations as A
 from albumentations.pytorch import ToTensorV2
@@ -19,143 +21,186 @@ __all__ = ['MIN_VISIBLE', 'MIN_SIDE', 'letterbox_geometry', 'letterbox_boxes', '
 
 # %% ../nbs/02_augmentation.ipynb #letterbox-geometry
 def letterbox_geometry(
-    h:int, w:int, # of the picture, pixels
+    h:int, w:int, # of the image, pixels
     size:int, # side of the square, pixels
 )->tuple: # new_h, new_w, top, left
-    "Where a picture comes to lie in a square: its longest side fills it, the rest is centred."
+    "Where an image comes to lie in a square: its longest side fills it, the rest is centred."
     scale = size / max(h, w)
     new_h, new_w = max(1, round(h * scale)), max(1, round(w * scale))
     return new_h, new_w, (size - new_h) // 2, (size - new_w) // 2
 
 # %% ../nbs/02_augmentation.ipynb #letterbox-boxes
 def letterbox_boxes(
-    boxes:Tensor, # (N, 4) xyxy pixels of the picture
-    hw:tuple, # (h, w) of the picture
+    boxes:Tensor, # (N, 4) xyxy pixels of the image
+    hw:tuple, # (h, w) of the image
     size:int, # side of the square
 )->Tensor: # (N, 4) xyxy pixels of the square
-    "Move boxes along with their picture into the square."
-    (h, w), (new_h, new_w, top, left) = hw, letterbox_geometry(*hw, size)
-    return boxes * boxes.new_tensor([new_w / w, new_h / h] * 2) + boxes.new_tensor([left, top] * 2)
+    "Move boxes along with their image into the square."
+    h, w = hw
+    new_h, new_w, top, left = letterbox_geometry(h, w, size)
+    scale = boxes.new_tensor([new_w / w, new_h / h, new_w / w, new_h / h])
+    return boxes * scale + boxes.new_tensor([left, top, left, top])
 
 # %% ../nbs/02_augmentation.ipynb #unletterbox-boxes
 def unletterbox_boxes(
     boxes:Tensor, # (N, 4) xyxy pixels of the square
-    hw:tuple, # (h, w) of the picture
+    hw:tuple, # (h, w) of the image
     size:int, # side of the square
-)->Tensor: # (N, 4) xyxy pixels of the picture, clipped to it
-    "Take boxes off the square, back onto the picture."
-    (h, w), (new_h, new_w, top, left) = hw, letterbox_geometry(*hw, size)
-    boxes = (boxes - boxes.new_tensor([left, top] * 2)) * boxes.new_tensor([w / new_w, h / new_h] * 2)
-    return boxes.clamp(min=boxes.new_zeros(4), max=boxes.new_tensor([w, h] * 2))
+)->Tensor: # (N, 4) xyxy pixels of the image, clipped to it
+    "Take boxes off the square, back onto the image."
+    h, w = hw
+    new_h, new_w, top, left = letterbox_geometry(h, w, size)
+    scale = boxes.new_tensor([w / new_w, h / new_h, w / new_w, h / new_h])
+    boxes = (boxes - boxes.new_tensor([left, top, left, top])) * scale
+    return boxes.clamp(min=boxes.new_zeros(4), max=boxes.new_tensor([w, h, w, h]))
 
 # %% ../nbs/02_augmentation.ipynb #test-transform
 def _letterbox(size):
+    "The two steps that put an image into a square."
     return [A.LongestMaxSize(size, area_for_downscale='image'),
             A.PadIfNeeded(size, size, border_mode=cv2.BORDER_CONSTANT, fill=0)]
 
 def test_transform(
     size:int, # side of the square, pixels
 )->A.Compose: # call it with image=, and bboxes= (N, 4 or more) where there are any
-    "Letterbox a picture and make it a tensor in [0, 1]: what every evaluation sees. No box is ever dropped."
-    ops = _letterbox(size) + [A.Normalize(mean=(0, 0, 0), std=(1, 1, 1), max_pixel_value=255), ToTensorV2()]
-    return A.Compose(ops, bbox_params=A.BboxParams('pascal_voc', clip=True, check_each_transform=False))
+    "Letterbox, and a tensor in [0, 1]: what every evaluation sees. No box is dropped."
+    to_unit = A.Normalize(mean=(0, 0, 0), std=(1, 1, 1), max_pixel_value=255)
+    boxes = A.BboxParams('pascal_voc', clip=True, check_each_transform=False)
+    return A.Compose([*_letterbox(size), to_unit, ToTensorV2()], bbox_params=boxes)
 
 # %% ../nbs/02_augmentation.ipynb #rule
-MIN_VISIBLE, MIN_SIDE = .25, 2  # share of the box's area that must be left, and pixels each way
+MIN_VISIBLE = .25  # share of the box's area that must be left
+MIN_SIDE = 2  # pixels that must be left each way
 
 def cut_boxes(
     boxes:Tensor, # (N, 4) xyxy pixels
-    window:tuple, # (x1, y1, x2, y2), what remains of the picture
+    window:tuple, # (x1, y1, x2, y2), what remains of the image
 )->tuple: # boxes cut at the window (N, 4), and which of them stay (N,)
-    "The visibility rule: a cut box stays if a quarter of it is left and it is at least 2 pixels wide and high."
-    cut = boxes.clamp(min=boxes.new_tensor(window[:2] * 2), max=boxes.new_tensor(window[2:] * 2))
-    (w, h), (full_w, full_h) = (cut[:, 2:] - cut[:, :2]).T, (boxes[:, 2:] - boxes[:, :2]).T
-    return cut, (w * h >= MIN_VISIBLE * full_w * full_h) & (w >= MIN_SIDE) & (h >= MIN_SIDE)
+    "A cut box stays if a quarter of it is left and it is at least 2 pixels wide and high."
+    low, high = boxes.new_tensor(window[:2] * 2), boxes.new_tensor(window[2:] * 2)
+    cut = boxes.clamp(min=low, max=high)
+    w, h = (cut[:, 2:] - cut[:, :2]).T
+    full_w, full_h = (boxes[:, 2:] - boxes[:, :2]).T
+    visible = w * h >= MIN_VISIBLE * full_w * full_h
+    return cut, visible & (w >= MIN_SIDE) & (h >= MIN_SIDE)
 
 # %% ../nbs/02_augmentation.ipynb #train-transform
+def _moves(size, s):
+    "Scale and shift; above strength 0.5 sometimes with a turn, or a crop instead."
+    jitter = dict(scale=(1 / (1 + .5 * s), 1 + .5 * s), translate_percent=(-.15 * s, .15 * s),
+                  keep_ratio=True)
+    rare = min(.3, .2 * max(0., s - .5))  # share of images that are turned, and that are cropped
+    if not rare:
+        return [A.Affine(**jitter, p=1. if s else 0.)]
+    # one of the three: the rule is applied at the end, so only one step may cut
+    move = A.Affine(**jitter, p=1 - 2 * rare)
+    turn = A.Affine(**jitter, rotate=(-10 * s, 10 * s), p=rare)
+    crop = A.RandomResizedCrop((size, size), scale=(.3, 1), p=rare)
+    return [A.OneOf([move, turn, crop], p=1.), A.CLAHE(p=rare / 2)]
+
+def _paints(s):
+    "The steps that change colours only."
+    return [A.HueSaturationValue(hue_shift_limit=6 * s, sat_shift_limit=40 * s, val_shift_limit=0,
+                                 p=.6 if s else 0.),
+            A.RandomBrightnessContrast(min(.9, .25 * s), min(.9, .25 * s), p=.8 if s else 0.),
+            A.ToGray(p=min(1., .05 * s)),
+            A.Blur(blur_limit=(3, 3), p=min(1., .05 * s))]
+
 def train_transform(
     size:int, # side of the square, pixels
-    strength:float=1., # 0 changes nothing but the form, 1 is that of `--preset voc`; above 0.5 some pictures are turned or cropped
+    strength:float=1., # 0: the letterbox alone; 1: `--preset voc`; above 0.5 some turns and crops
 )->A.Compose:
-    "Letterbox; move, turn or crop; flip; colour; now and then CLAHE, grey or blur. Boxes obey the visibility rule."
+    "Letterbox; move, turn or crop; flip; colour. Boxes obey the visibility rule."
     s = float(strength)
-    rare = min(.3, .2 * max(0., s - .5))  # share of pictures that are turned, and of those that are cropped
-    jitter = dict(scale=(1 / (1 + .5 * s), 1 + .5 * s), translate_percent=(-.15 * s, .15 * s), keep_ratio=True)
-    move = [A.Affine(**jitter, p=1. if s else 0.)]
-    if rare:  # one of the three: the rule is asked at the end, so only one step may cut
-        move = [A.OneOf([A.Affine(**jitter, p=1 - 2 * rare), A.Affine(**jitter, rotate=(-10 * s, 10 * s), p=rare),
-                         A.RandomResizedCrop((size, size), scale=(.3, 1), p=rare)], p=1.), A.CLAHE(p=rare / 2)]
-    ops = _letterbox(size) + move + [
-        A.HorizontalFlip(p=.5 if s else 0.),
-        A.HueSaturationValue(hue_shift_limit=6 * s, sat_shift_limit=40 * s, val_shift_limit=0, p=.6 if s else 0.),
-        A.RandomBrightnessContrast(min(.9, .25 * s), min(.9, .25 * s), p=.8 if s else 0.),
-        A.ToGray(p=min(1., .05 * s)), A.Blur(blur_limit=(3, 3), p=min(1., .05 * s)),
-        A.ToFloat(max_value=255), ToTensorV2()]
-    return A.Compose(ops, bbox_params=A.BboxParams('pascal_voc', clip=True, min_visibility=MIN_VISIBLE, min_width=MIN_SIDE,
-                                                   min_height=MIN_SIDE, check_each_transform=False))
+    flip = A.HorizontalFlip(p=.5 if s else 0.)
+    to_tensor = [A.ToFloat(max_value=255), ToTensorV2()]
+    boxes = A.BboxParams('pascal_voc', clip=True, min_visibility=MIN_VISIBLE, min_width=MIN_SIDE,
+                         min_height=MIN_SIDE, check_each_transform=False)
+    steps = [*_letterbox(size), *_moves(size, s), flip, *_paints(s), *to_tensor]
+    return A.Compose(steps, bbox_params=boxes)
 
 # %% ../nbs/02_augmentation.ipynb #apply-transform
 def apply_transform(
     transform:A.Compose,
     img:np.ndarray, # (H, W, 3) uint8
     target:dict, # boxes, labels, difficult, …
-)->tuple: # the transformed picture and a new target
-    "Transform picture and boxes; a fifth column carries each box's row, so that labels and flags can follow."
+)->tuple: # the transformed image and a new target
+    "Transform image and boxes; labels and flags follow their boxes."
     boxes = target['boxes'].numpy()
-    out = transform(image=img, bboxes=np.concatenate([boxes, np.arange(len(boxes), dtype=np.float32)[:, None]], 1))
+    numbers = np.arange(len(boxes), dtype=np.float32)[:, None]
+    out = transform(image=img, bboxes=np.concatenate([boxes, numbers], axis=1))
     rows = torch.from_numpy(np.asarray(out['bboxes'], np.float32).reshape(-1, 5))
-    keep = rows[:, 4].long()
-    moved = {'boxes': rows[:, :4].contiguous(), 'labels': target['labels'][keep], 'difficult': target['difficult'][keep]}
+    keep = rows[:, 4].long()  # which boxes are left
+    moved = {'boxes': rows[:, :4].contiguous(), 'labels': target['labels'][keep],
+             'difficult': target['difficult'][keep]}
     return out['image'], target | moved
 
 # %% ../nbs/02_augmentation.ipynb #mosaic
+def _cover(img, target, quarter, rng):
+    "The part of an image that covers a quarter, (qh, qw, 3), and the boxes in it."
+    x1, y1, x2, y2 = quarter
+    qw, qh = x2 - x1, y2 - y1
+    h, w = img.shape[:2]
+    scale = max(qw / w, qh / h) * rng.uniform(1, 1.5)
+    new_h, new_w = max(qh, round(h * scale)), max(qw, round(w * scale))
+    left = int(rng.integers(new_w - qw + 1))
+    top = int(rng.integers(new_h - qh + 1))
+    scaled = cv2.resize(img, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    boxes = target['boxes'] * torch.tensor([new_w / w, new_h / h] * 2)
+    boxes, keep = cut_boxes(boxes + torch.tensor([x1 - left, y1 - top] * 2), quarter)
+    kept = {'boxes': boxes[keep], 'labels': target['labels'][keep],
+            'difficult': target['difficult'][keep]}
+    return scaled[top:top + qh, left:left + qw], kept
+
+def _joined(targets, samples, hw):
+    "One target of several, with the ids of all samples."
+    joined = {k: torch.cat([t[k] for t in targets]) for k in ('boxes', 'labels', 'difficult')}
+    ids = '+'.join(t['image_id'] for _, t in samples)
+    return joined | {'image_id': ids, 'orig_size': hw}
+
 def mosaic(
-    samples:list, # four pairs of picture and target
+    samples:list, # four pairs of image and target
     size:int, # side of the square, pixels
     rng:np.random.Generator,
-)->tuple: # picture (size, size, 3) uint8, target
-    "Four pictures around a random centre; each is scaled to cover its quarter and cut at the quarter's edges."
+)->tuple: # image (size, size, 3) uint8, target
+    "Four images around a random centre, a quarter each (Bochkovskiy et al. 2020, sec. 3.3)."
     cx, cy = (int(c) for c in rng.uniform(.3, .7, 2) * size)
-    img, targets = np.empty((size, size, 3), np.uint8), []
     quarters = (0, 0, cx, cy), (cx, 0, size, cy), (0, cy, cx, size), (cx, cy, size, size)
-    for (pic, t), (x1, y1, x2, y2) in zip(samples, quarters):
-        h, w = pic.shape[:2]
-        qw, qh = x2 - x1, y2 - y1
-        scale = max(qw / w, qh / h) * rng.uniform(1, 1.5)
-        nh, nw = max(qh, round(h * scale)), max(qw, round(w * scale))
-        ox, oy = int(rng.integers(nw - qw + 1)), int(rng.integers(nh - qh + 1))
-        img[y1:y2, x1:x2] = cv2.resize(pic, (nw, nh), interpolation=cv2.INTER_LINEAR)[oy:oy + qh, ox:ox + qw]
-        boxes = t['boxes'] * torch.tensor([nw / w, nh / h] * 2) + torch.tensor([x1 - ox, y1 - oy] * 2)
-        boxes, keep = cut_boxes(boxes, (x1, y1, x2, y2))
-        targets.append({'boxes': boxes[keep], 'labels': t['labels'][keep], 'difficult': t['difficult'][keep]})
-    target = {k: torch.cat([t[k] for t in targets]) for k in targets[0]}
-    return img, target | {'image_id': '+'.join(t['image_id'] for _, t in samples), 'orig_size': (size, size)}
+    img = np.empty((size, size, 3), np.uint8)
+    targets = []
+    for (image, target), quarter in zip(samples, quarters):
+        x1, y1, x2, y2 = quarter
+        img[y1:y2, x1:x2], kept = _cover(image, target, quarter, rng)
+        targets.append(kept)
+    return img, _joined(targets, samples, (size, size))
 
 # %% ../nbs/02_augmentation.ipynb #mixup
 def mixup(
-    samples:list, # two pairs of picture and target
+    samples:list, # two pairs of image and target
     rng:np.random.Generator,
-)->tuple: # picture as high and as wide as the larger of the two, uint8, and a target with the boxes of both
-    "Two pictures, one shining through the other by 40 to 60 per cent (Zhang et al. 2019, sec. 3.1)."
-    h, w = np.max([pic.shape[:2] for pic, _ in samples], 0).tolist()
-    layers, targets = np.zeros((2, h, w, 3), np.uint8), []
-    for layer, (pic, t) in zip(layers, samples):
-        top, left = (h - pic.shape[0]) // 2, (w - pic.shape[1]) // 2
-        layer[top:top + pic.shape[0], left:left + pic.shape[1]] = pic
-        targets.append(t | {'boxes': t['boxes'] + torch.tensor([left, top] * 2)})
+)->tuple: # image as high and as wide as the larger of the two, uint8; a target with all boxes
+    "Two images, one shining through the other by 40 to 60 per cent (Zhang et al. 2019, sec. 3.1)."
+    h, w = np.max([img.shape[:2] for img, _ in samples], axis=0).tolist()
+    layers = np.zeros((2, h, w, 3), np.uint8)
+    targets = []
+    for layer, (img, target) in zip(layers, samples):
+        top, left = (h - img.shape[0]) // 2, (w - img.shape[1]) // 2
+        layer[top:top + img.shape[0], left:left + img.shape[1]] = img
+        targets.append(target | {'boxes': target['boxes'] + torch.tensor([left, top] * 2)})
     share = rng.uniform(.4, .6)
     img = cv2.addWeighted(layers[0], share, layers[1], 1 - share, 0)
-    target = {k: torch.cat([t[k] for t in targets]) for k in ('boxes', 'labels', 'difficult')}
-    return img, target | {'image_id': '+'.join(t['image_id'] for _, t in samples), 'orig_size': (h, w)}
+    return img, _joined(targets, samples, (h, w))
 
 # %% ../nbs/02_augmentation.ipynb #resize
 def _resize(img, hw):
-    "Area averages when shrinking, linear interpolation when growing; bitwise what LongestMaxSize does."
-    if tuple(hw) == img.shape[:2]: return img
-    return cv2.resize(img, hw[::-1], interpolation=cv2.INTER_AREA if max(hw) < max(img.shape[:2]) else cv2.INTER_LINEAR)
+    "Area averages when shrinking, linear when growing: bitwise what LongestMaxSize does."
+    if tuple(hw) == img.shape[:2]:
+        return img
+    shrinks = max(hw) < max(img.shape[:2])
+    return cv2.resize(img, hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 def _shrink(img, target, size):
-    "The sample with its longest side `size`, as the letterbox would make it, but without the padding."
+    "The sample with its longest side `size`, as the letterbox would make it, without the padding."
     h, w = img.shape[:2]
     new_h, new_w, _, _ = letterbox_geometry(h, w, size)
     boxes = target['boxes'] * torch.tensor([new_w / w, new_h / h] * 2)
@@ -164,72 +209,102 @@ def _shrink(img, target, size):
 # %% ../nbs/02_augmentation.ipynb #detectiondataset
 class DetectionDataset(torch.utils.data.Dataset):
     "Samples ready for the model; every random draw comes from (seed, epoch, index) alone."
+
     def __init__(self,
-        ds, # ds[i] gives a picture (H, W, 3) uint8 and its target
+        ds, # ds[i] gives an image (H, W, 3) uint8 and its target
         transform:A.Compose,
         size:int, # side of the square, pixels
         mosaic:float=0., # probability of a mosaic
         seed:int=0,
-        cache:bool=False, # keep all pictures, shrunk to longest side `size`, in memory
+        cache:bool=False, # keep all images, shrunk to longest side `size`, in memory
         mixup:float=0., # probability that a second sample, or mosaic, shines through
     ):
-        self.ds, self.transform, self.size, self.mosaic, self.mixup, self.seed = ds, transform, size, mosaic, mixup, seed
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared, so that running workers see set_epoch
+        self.ds = ds
+        self.transform = transform
+        self.size = size
+        self.mosaic = mosaic
+        self.mixup = mixup
+        self.seed = seed
+        # shared memory, so that workers that are running see set_epoch
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._cache = None
         if cache:  # filled before any worker is forked, so that all share one copy
-            with ThreadPoolExecutor(2) as pool: self._cache = list(pool.map(self._cached, range(len(ds))))
+            with ThreadPoolExecutor(2) as pool:
+                self._cache = list(pool.map(self._for_cache, range(len(ds))))
 
-    def __len__(self): return len(self.ds)
+    def __len__(self):
+        return len(self.ds)
 
-    def set_epoch(self, epoch:int): self._epoch.fill_(epoch)
+    def set_epoch(self,
+        epoch:int, # 0, 1, …; call it before the loader's iterator is made
+    ):
+        "Draw anew."
+        self._epoch.fill_(epoch)
 
-    def _cached(self, i):
-        img, t = _shrink(*self.ds[i], self.size)
-        return img, {k: v.numpy() if isinstance(v, Tensor) else v for k, v in t.items()}
+    def _for_cache(self, i):
+        img, target = _shrink(*self.ds[i], self.size)
+        return img, {k: v.numpy() if isinstance(v, Tensor) else v for k, v in target.items()}
 
-    def sample(self, i):
-        "Picture `i` with its longest side `size`, and its target, before any random draw."
-        if self._cache is None: return _shrink(*self.ds[i], self.size)
-        img, t = self._cache[i]
-        return img, {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in t.items()}
+    def sample(self, i:int)->tuple: # image, target
+        "Image `i` with its longest side `size`, and its target, before any random draw."
+        if self._cache is None:
+            return _shrink(*self.ds[i], self.size)
+        img, kept = self._cache[i]
+        target = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in kept.items()}
+        return img, target
 
     def _drawn(self, i, rng):
-        "Picture `i`, alone or in a mosaic."
-        if rng.random() >= self.mosaic: return self.sample(i)
-        return mosaic([self.sample(j) for j in (i, *rng.integers(len(self), size=3).tolist())], self.size, rng)
+        "Image `i`, alone or in a mosaic."
+        if rng.random() >= self.mosaic:
+            return self.sample(i)
+        others = rng.integers(len(self), size=3).tolist()
+        return mosaic([self.sample(j) for j in (i, *others)], self.size, rng)
 
     def __getitem__(self, i):
         i = range(len(self))[i]
         rng = np.random.default_rng((self.seed, int(self._epoch), i))
         img, target = self._drawn(i, rng)
         if self.mixup and rng.random() < self.mixup:
-            img, target = mixup([(img, target), self._drawn(int(rng.integers(len(self))), rng)], rng)
+            other = self._drawn(int(rng.integers(len(self))), rng)
+            img, target = mixup([(img, target), other], rng)
         self.transform.set_random_state(rng, random.Random(int(rng.integers(2**63))))
         return apply_transform(self.transform, img, target)
 
-# %% ../nbs/02_augmentation.ipynb #targets
+# %% ../nbs/02_augmentation.ipynb #travelling-targets
 def _unpack(arrays, lengths, rest):
+    "A `Targets` of what its `__reduce__` has packed."
     tensors = {k: torch.from_numpy(a).split(lengths[k]) for k, a in arrays.items()}
-    return Targets({k: t[i] for k, t in tensors.items()} | r for i, r in enumerate(rest))
+    return Targets({k: t[i] for k, t in tensors.items()} | other for i, other in enumerate(rest))
 
 class Targets(list):
-    "A list of targets that travels from a worker as one array a key; tensors sent one by one cost a file handle and 0.3 ms each."
+    "A list of targets that travels from a worker as one array a key."
+
     def __reduce__(self):
-        keys = [k for k in (self[0] if self else {}) if isinstance(self[0][k], Tensor)]
+        keys = [k for k, v in self[0].items() if isinstance(v, Tensor)] if self else []
         arrays = {k: np.concatenate([t[k].numpy() for t in self]) for k in keys}
+        lengths = {k: [len(t[k]) for t in self] for k in keys}
         rest = [{k: v for k, v in t.items() if k not in keys} for t in self]
-        return _unpack, (arrays, {k: [len(t[k]) for t in self] for k in keys}, rest)
+        return _unpack, (arrays, lengths, rest)
 
 # %% ../nbs/02_augmentation.ipynb #collate
 def collate(
     batch:list, # pairs of tensor (3, S, S) and target
 )->tuple: # xb (B, 3, S, S), list of B targets
-    "Stack the pictures; targets differ in length, so they stay a list."
-    return torch.stack([x for x, _ in batch]), Targets(t for _, t in batch)
+    "Stack the images; targets differ in length, so they stay a list."
+    images = [x for x, _ in batch]
+    return torch.stack(images), Targets(t for _, t in batch)
 
 # %% ../nbs/02_augmentation.ipynb #worker-init
-def worker_init(worker_id:int): # as DataLoader gives it
-    "For a DataLoader's `worker_init_fn`: one thread a worker, since threads within threads only get in each other's way."
-    wait = lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what signals mean the main process decides; a second one ends
-    if torch.utils.data.get_worker_info(): signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, wait)
-    cv2.setNumThreads(0), torch.set_num_threads(1)
+def _ignore_once(signum, frame):
+    "The first wish to end may be meant for the whole group of processes; a second one ends us."
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+def worker_init(
+    worker_id:int, # as DataLoader gives it
+):
+    "For a DataLoader's `worker_init_fn`: one thread a worker; the main process answers to signals."
+    if torch.utils.data.get_worker_info():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _ignore_once)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

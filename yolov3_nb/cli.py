@@ -1415,7 +1415,7 @@ def inspect_devkit(
             continue
         bad, name = find_faults(ds, progress), f'{year}_{split}'
         faults += [sentence for found in bad.values() for sentence in found]
-        twice = sorted(i for i, n in collections.Counter(ds.ids).items() if n > 1)
+        twice = sorted(i for i, n in collections.Counter(read_split(find_devkit(root, year), split)).items() if n > 1)
         if twice: faults.append(f'Pictures named more than once in {name}: {len(twice)}, such as {twice[0]}: name each once.')
         for (y, s), others in ids.items():
             both = sorted(set(ds.ids) & others) if y == year and {s, split} not in ({'train', 'trainval'}, {'val', 'trainval'}) else []

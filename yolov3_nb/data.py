@@ -270,8 +270,9 @@ class VOCDataset(torch.utils.data.Dataset):
             named += [(devkit, name) for name in read_split(devkit, split)]
         images = list(dict.fromkeys(named))  # each once, in order
         if len(images) < len(named):
-            warnings.warn(f'{len(named) - len(images)} images of {root} are named more than once '
-                          'in the splits: each is taken once.', InputWarning, stacklevel=2)
+            warnings.warn(f'Images named more than once in the splits of {root}: '
+                          f'{len(named) - len(images)}; each is taken once.', InputWarning,
+                          stacklevel=2)
         self.ids = [name for _, name in images]
         self._devkits = [devkit for devkit, _ in images]
         self._listings = {}  # folder -> {id: name of the image file}
