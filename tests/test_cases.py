@@ -403,6 +403,30 @@ def test_a_class_that_the_test_split_lacks(devkit):
     json.loads(to_json(metrics))  # nothing in it is NaN
 
 
+def test_a_data_set_with_annotations_alone_is_evaluated(devkit):
+    "`target` is asked for only where there is no `annotation`."
+    from yolov3_nb.evaluation import evaluate
+    devkit.add('a')
+    devkit.split('a')
+    ds = devkit.read()
+
+    class Annotated(torch.utils.data.Dataset):
+        classes, ids = ds.classes, ds.ids
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            return ds[i]
+
+        def annotation(self, i):
+            return ds.annotation(i) | {'image_id': 'a'}
+
+    model = tiny_model(1)
+    model.class_names = ds.classes
+    assert evaluate(model, Annotated(), progress=False)['n_images'] == 1
+
+
 # images that must not turn black
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)
