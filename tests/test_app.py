@@ -11,8 +11,8 @@ pytest.importorskip('gradio', reason="Gradio, which the app needs, is not instal
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from yolov3_nb.app import example_files, read_upload, show_found, show_why, find
-from yolov3_nb.cli import make_space
 from yolov3_nb.model import YOLOv3
+from yolov3_nb.space import make_space
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 90  # seconds, on a machine that does other things too

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from yolov3_nb import cli
+from yolov3_nb import cli, inspection, learner, recipe
 from yolov3_nb.augment import DetectionDataset, collate, test_transform as plain_transform
 from yolov3_nb.data import VOCDataset, InputError, find_devkit, find_faults, read_annotation, read_image, without_bad
 from yolov3_nb.toyvoc import VOC_CLASSES
@@ -349,9 +349,9 @@ def test_inspect_of_sound_and_of_odd_folders(root, tmp_path):
 
 def test_inspect_goes_on_past_a_broken_split(root):
     (find_devkit(root)/'ImageSets'/'Main'/'val.txt').write_text('')
-    splits, faults = cli.inspect_devkit(root, cli.devkit_sets(root), progress=False)
+    splits, faults = inspection.inspect_devkit(root, inspection.devkit_sets(root), progress=False)
     assert list(splits) == ['2007_train', '2007_test'] and len(faults) == 1 and 'names no image' in faults[0]
-    with pytest.raises(InputError, match='names no image'): cli.inspect_devkit(root, (('2007', 'val'),), progress=False)
+    with pytest.raises(InputError, match='names no image'): inspection.inspect_devkit(root, (('2007', 'val'),), progress=False)
 
 def test_inspect_with_classes_of_ones_own(root, tmp_path):
     assert run('inspect', root, '--classes', 'person,cat,dog', '--split', '2007_trainval', '--page', tmp_path/'p.html')[0] == 0
@@ -375,11 +375,11 @@ def test_inspect_of_what_is_no_folder(tmp_path, monkeypatch, where):
 def test_class_names(tmp_path):
     (tmp_path/'names').write_text('\ufeffa cat\n\ndog\n', encoding='utf-8')
     (tmp_path/'bytes').write_bytes(b'\xff\xfe')
-    assert cli.read_classes(str(tmp_path/'names')) == ('a cat', 'dog')
+    assert recipe.read_classes(str(tmp_path/'names')) == ('a cat', 'dog')
     many = [f'class number {n}' for n in range(80)]  # longer than any file name
-    assert cli.read_classes(','.join(many)) == tuple(many)
+    assert recipe.read_classes(','.join(many)) == tuple(many)
     for text, says in ((str(tmp_path/'bytes'), 'as text'), (', ,', 'no class'), ('cat,dog,cat', "'cat' more than once")):
-        with pytest.raises(InputError, match=says) as e: cli.read_classes(text)
+        with pytest.raises(InputError, match=says) as e: recipe.read_classes(text)
         is_sentence(str(e.value))
 
 # The same by the commands that train and measure.
@@ -418,7 +418,7 @@ def test_training_says_how_many_are_bad(root, tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', XML | FILES)
 def test_skip_bad_leaves_out_just_the_bad_picture(root, name, capsys):
     broken(root, name)
-    dm = cli.make_data(cli.settings_from(cli.train_parser().parse_args(['--data', str(root), *TINY, '--skip_bad'])))
+    dm = learner.make_data(recipe.settings_from(recipe.train_parser().parse_args(['--data', str(root), *TINY, '--skip_bad'])))
     assert (dm.train_ds.ids, dm.val_ds.ids, dm.test_ds.ids) == (['1', '3'], ['4'], ['5', '6']) and len(list(dm.train_dataloader())) == 1
     assert capsys.readouterr().err.count('Left out ') == 1
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from torch.utils.data import DataLoader
-from yolov3_nb import cli
+from yolov3_nb import cli, inspection, learner, prediction, recipe, report, runs, space, weights
 from yolov3_nb.augment import worker_init
 from yolov3_nb.data import InputError, read_image, write_whole
 from yolov3_nb.model import YOLOv3
@@ -54,8 +54,8 @@ def test_what_cannot_work_is_one_sentence_and_leaves_nothing(main, line, says, t
     assert sorted(os.listdir()) == ['empty', 'notes.json']  # no folder of a run, nothing half-written, and what was there is there
 
 def test_what_lightning_says_is_cut_to_a_sentence():
-    assert cli.first_sentence(ValueError('Precision 3.5 is wrong. Take another one.\nSee there.')) == 'Precision 3.5 is wrong'
-    assert cli.first_sentence(ValueError('')) == 'ValueError'
+    assert learner.first_sentence(ValueError('Precision 3.5 is wrong. Take another one.\nSee there.')) == 'Precision 3.5 is wrong'
+    assert learner.first_sentence(ValueError('')) == 'ValueError'
 
 def test_both_spellings_of_the_flags_of_nms():
     for parser, first in ((cli.eval_parser(), []), (cli.predict_parser(), ['a.jpg'])):
@@ -66,12 +66,12 @@ def test_both_spellings_of_the_flags_of_nms():
 
 def test_results_by_name_or_by_file(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    assert cli.results_file('toy') == cli.results_file('results/toy.json') == Path('results/toy.json')
-    assert cli.read_result('toy') == cli.read_result(ROOT/'results'/'toy.json') == json.loads((ROOT/'results'/'toy.json').read_text())
+    assert runs.results_file('toy') == runs.results_file('results/toy.json') == Path('results/toy.json')
+    assert space.read_result('toy') == space.read_result(ROOT/'results'/'toy.json') == json.loads((ROOT/'results'/'toy.json').read_text())
     for n, text in enumerate(('{}', '[]', '1', 'text', '{"metrics": {"map50": "x"}, "data": {"n_test": 1, "test": "t"}, "date": 1, "command": 1, "commit": 1}')):
         (tmp_path/f'{n}.json').write_text(text)
-        with pytest.raises(InputError, match='is no file of results'): cli.read_result(tmp_path/f'{n}.json')
-    with pytest.raises(InputError, match='is no file of results'): cli.read_result('no-such-name')
+        with pytest.raises(InputError, match='is no file of results'): space.read_result(tmp_path/f'{n}.json')
+    with pytest.raises(InputError, match='is no file of results'): space.read_result('no-such-name')
 
 
 # what is written
@@ -86,7 +86,7 @@ def full_disk():
 
 def write_report(path):
     old = json.loads((ROOT/'results'/'toy.json').read_text())  # of a time when neither processor nor precision were noted
-    return cli.write_report(path.parent, old, old['settings'], [])
+    return report.write_report(path.parent, old, old['settings'], [])
 
 def write_detections(path):
     from yolov3_nb.errors import write_detections
@@ -97,19 +97,19 @@ def write_examples(path):
     from yolov3_nb.app import example_files
     return example_files(path.parent)
 
-def write_space(path): return cli.make_space(path.parent, ROOT/'weights'/'toy', ROOT/'results'/'toy.json')
+def write_space(path): return space.make_space(path.parent, ROOT/'weights'/'toy', ROOT/'results'/'toy.json')
 
 WRITERS = {'report.html': write_report, 'coco_results.json': write_detections, 'course.jpg': write_examples, 'README.md': write_space,
-           'figures.json': lambda path: cli.write_json(list(range(999)), path), 'page.html': lambda path: cli.write_page(path, '.', {}, [], ()),
-           'detections.csv': lambda path: cli.write_records([dict(image='x' * 999)], [], [], [], path.parent),
-           'model.safetensors': lambda path: cli.save_weights(YOLOv3(3, .0625, image_size=64), path.parent)}
+           'figures.json': lambda path: runs.write_json(list(range(999)), path), 'page.html': lambda path: inspection.write_page(path, '.', {}, [], ()),
+           'detections.csv': lambda path: prediction.write_records([dict(image='x' * 999)], [], [], [], path.parent),
+           'model.safetensors': lambda path: weights.save_weights(YOLOv3(3, .0625, image_size=64), path.parent)}
 
 @pytest.mark.parametrize('name', WRITERS)
 def test_a_full_disk_or_a_file_in_the_way_is_a_sentence_and_what_was_there_stays(name, tmp_path, monkeypatch):
     def build_wheel(folder):
         (wheel := Path(folder)/'yolov3_nb-2-py3-none-any.whl').write_bytes(b'new')
         return wheel
-    monkeypatch.setattr(cli, 'build_wheel', build_wheel)
+    monkeypatch.setattr(space, 'build_wheel', build_wheel)
     (folder := tmp_path/'folder').mkdir()
     old = {name: 'old', 'yolov3_nb-1-py3-none-any.whl': 'old wheel'}
     for file, text in old.items(): (folder/file).write_text(text)
@@ -128,16 +128,16 @@ def test_several_files_come_together(tmp_path):
     assert (tmp_path/'a').read_bytes() == b'old' and os.listdir(tmp_path) == ['a']
 
 def test_a_record_says_what_it_was_computed_on_and_in():
-    found = cli.record('x', ['yolov3_eval'], None, {}, {}, 0., precision='bf16-mixed')
+    found = runs.record('x', ['yolov3_eval'], None, {}, {}, 0., precision='bf16-mixed')
     assert found['precision'] == 'bf16-mixed' and len(found['processor']) > 2 and found['device'].endswith('CPU cores')
 
 def test_a_compiled_network_is_measured_and_explained_as_it_was_saved(tmp_path, monkeypatch):
     "A compiled network is one piece: hooks on its layers may see nothing."
     model, seen = YOLOv3(20, .0625, image_size=64), []
     model.compile(backend='eager')
-    monkeypatch.setattr(cli, 'measure', lambda model, *_: seen.append(model) or sys_exit())
+    monkeypatch.setattr(learner, 'measure', lambda model, *_: seen.append(model) or sys_exit())
     def sys_exit(): raise SystemExit
-    with pytest.raises(SystemExit): cli.finish(tmp_path, dict(half=False, progress=False), [], SimpleNamespace(model=model, device='cpu'), None, 0.)
+    with pytest.raises(SystemExit): learner.finish(tmp_path, dict(half=False, progress=False), [], SimpleNamespace(model=model, device='cpu'), None, 0.)
     assert model._compiled_call_impl and not seen[0]._compiled_call_impl
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), seen[0].state_dict().values()))
 

@@ -3,8 +3,8 @@ import contextlib, hashlib, http.server, io, os, shutil, tarfile, threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 import pytest
-from yolov3_nb import cli
-from yolov3_nb.cli import download_voc, unpack_voc
+from yolov3_nb import cli, download
+from yolov3_nb.download import download_voc, unpack_voc
 from yolov3_nb.data import InputError, VOCDataset
 
 XML = ('<annotation><filename>{0}.jpg</filename><size><width>8</width><height>6</height><depth>3</depth></size><object><name>dog</name>'
@@ -251,7 +251,7 @@ def test_an_interrupted_unpacking_is_done_again(tmp_path, monkeypatch):
     def stop(*args): raise KeyboardInterrupt
     with serving() as server:
         with monkeypatch.context() as m:
-            m.setattr(cli, 'unpack_voc', stop)
+            m.setattr(download, 'unpack_voc', stop)
             with pytest.raises(KeyboardInterrupt): get(tmp_path, server)
         (tmp_path/'.download'/'VOC2007'/'VOCdevkit'/'VOC2007').mkdir(parents=True)
         (tmp_path/'.download'/'VOC2007'/'VOCdevkit'/'VOC2007'/'half').write_text('')

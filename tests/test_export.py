@@ -169,12 +169,12 @@ def test_predict_takes_names_from_standard_input(tmp_path, tiny, picture):
     assert done.returncode == 0 and sorted(os.listdir(tmp_path/'out')) == ['detections.csv', 'detections.json', 'x-2.jpg', 'x.jpg'], done.stderr
 
 def test_ctrl_c_keeps_what_was_done(tmp_path, tiny, picture, monkeypatch):
-    from yolov3_nb import cli
+    from yolov3_nb import cli, prediction
     for name in 'abc': cv2.imwrite(str(tmp_path/f'{name}.png'), picture)
     def read(path):
         if path.name == 'c.png': raise KeyboardInterrupt
         return read_image(path)
-    monkeypatch.setattr(cli, 'read_image', read)
+    monkeypatch.setattr(prediction, 'read_image', read)
     with pytest.raises(SystemExit, match='130'):
         cli.predict([str(tmp_path), '--weights', str(tiny), '--out', str(tmp_path/'out'), '--batch', '1', '--no-progress'])
     assert [i['picture'] for i in json.loads((tmp_path/'out'/'detections.json').read_text())['images']] == ['a.jpg']   # b was waiting for its batch

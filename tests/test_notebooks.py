@@ -37,7 +37,7 @@ def test_imports_stand_in_cells_of_their_own(path):
     sources = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
     assert [s for s in sources if mixed(s)] == []  # nbdev runs every cell with an import when it builds the site
 
-@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name == 'nbs' and p.name[:2] not in ('00', '19', '20')], ids=lambda p: p.name)
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.parent.name == 'nbs' and p.name != '00_toyvoc.ipynb' and p.name[:2] < '18'], ids=lambda p: p.name)
 def test_exercises_are_left_to_the_student(path):
     sources = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
     tasks = [s for s in sources if re.search(r"^check\('", s, re.M)]

@@ -9,7 +9,8 @@ import cv2, onnxruntime, torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from yolov3_nb.cli import commit_used, processor_name, versions_used, write_json
+from yolov3_nb.runs import commit_used, versions_used, write_json
+from yolov3_nb.weights import processor_name
 from yolov3_nb.export import export_onnx, fold_batch_norm, largest_difference, save_darknet
 from yolov3_nb.model import YOLOv3, count_parameters
 

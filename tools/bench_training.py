@@ -10,7 +10,10 @@ import pytorch_lightning as L
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from yolov3_nb.cli import BASE, PRESETS, commit_used, device_name, make_data, make_module, make_trainer, processor_name, versions_used, write_json
+from yolov3_nb.learner import make_data, make_module, make_trainer
+from yolov3_nb.recipe import BASE, PRESETS
+from yolov3_nb.runs import commit_used, versions_used, write_json
+from yolov3_nb.weights import device_name, processor_name
 from yolov3_nb.model import count_parameters, layer_table
 
 class Clock(L.Callback):

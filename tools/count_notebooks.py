@@ -2,7 +2,7 @@
 
 One row a notebook: code cells, lines a code cell (median and 90th percentile), words of prose a code cell, the longest run of code
 cells without prose, figures, asserting cells, exercises, kilobytes; with `--seconds` each is run and timed too, and `--save FILE` keeps
-the seconds of one core that they took, which other work on the machine hardly changes, for the page for teachers. The first row holds what a chapter aims at; workshops (00, 18, 19, 20) and the index are no lessons."""
+the seconds of one core that they took, which other work on the machine hardly changes, for the page for teachers. The first row holds what a chapter aims at; workshops (00 and from 18 on) and the index are no lessons."""
 import argparse, datetime, json, re, resource, statistics, subprocess, sys, time
 from pathlib import Path
 

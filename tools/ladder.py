@@ -30,7 +30,7 @@ LADDERS = {
 
 def rungs(name, **more):
     "(name, what it changes, all settings) of each rung; every one keeps the changes of those before it that are not aside."
-    from yolov3_nb.cli import BASE
+    from yolov3_nb.recipe import BASE
     base, steps = LADDERS[name]
     s = BASE | base | more
     for title, change in steps:
@@ -38,7 +38,7 @@ def rungs(name, **more):
         if not title.startswith('aside'): s = s | change
 
 def plain(s): # what decides the figures; a setting that a file does not know yet had its usual value
-    from yolov3_nb.cli import BASE
+    from yolov3_nb.recipe import BASE
     return {k: v for k, v in (BASE | s).items() if k not in ('data', 'progress', 'seed', 'workers')}
 
 def find(file, s): # the rung of a file that was measured with these settings, or None
@@ -48,7 +48,7 @@ def find(file, s): # the rung of a file that was measured with these settings, o
 def run(s):
     "Figures on val, and minutes of processor time, of one training."
     import pytorch_lightning as L
-    from yolov3_nb.cli import make_data, make_module, make_trainer
+    from yolov3_nb.learner import make_data, make_module, make_trainer
     from yolov3_nb.evaluation import evaluate
     from yolov3_nb.training import whole_epoch
     start, folder = sum(os.times()[:4]), Path(tempfile.mkdtemp())
@@ -63,8 +63,9 @@ def run(s):
     finally: shutil.rmtree(folder, ignore_errors=True)
 
 def main(name, seeds, only, file, more):
-    from yolov3_nb.cli import commit_used, device_name, processor_name, versions_used, write_json
+    from yolov3_nb.runs import commit_used, versions_used, write_json
     from yolov3_nb.toyvoc import locked
+    from yolov3_nb.weights import device_name, processor_name
     ladder = list(rungs(name, **more))
     base = plain(ladder[0][2])
     if file.exists() and (other := plain(json.loads(file.read_text(encoding='utf-8'))['base'])) != base:
