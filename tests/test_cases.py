@@ -61,7 +61,8 @@ class Devkit:
         path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
 
     def read(self, *splits, classes=('thing',), **options):
-        return VOCDataset(self.root, [('mine', s) for s in splits or ('train',)], classes, **options)
+        sets = [('mine', split) for split in splits or ('train',)]
+        return VOCDataset(self.root, sets, classes, **options)
 
 
 @pytest.fixture
@@ -176,9 +177,10 @@ def test_of_several_files_with_one_name_the_jpeg_is_read(devkit):
     assert devkit.read().image_path(0) == path
 
 
-@pytest.mark.parametrize('line', ['a.png', 'a.PNG', 'a.jpg', 'a.xml', 'JPEGImages/a', 'JPEGImages/a.png',
+@pytest.mark.parametrize('line', ['a.png', 'a.PNG', 'a.jpg', 'a.xml', 'a.png 1',
+                                  'JPEGImages/a', 'JPEGImages/a.png',
                                   '/data/VOCmine/JPEGImages/a.jpg', 'C:\\VOC\\JPEGImages\\a.jpg',
-                                  'Annotations/a.xml', 'a.png 1'])
+                                  'Annotations/a.xml'])
 def test_lines_with_an_ending_or_a_folder(devkit, line):
     devkit.add('a')
     devkit.split(line)
@@ -278,7 +280,8 @@ def test_a_subset_of_the_classes(devkit):
         devkit.add(f's{i}', [('cell', BOX), ('dust', (60, 60, 80, 80))])
     devkit.add('dust only', [('dust', BOX)])
     devkit.split('s0', 's1', 's2', 's3', 'dust only')
-    with pytest.raises(InputError, match="object 2 is of the unknown class 'dust'.*other_classes='ignore'"):
+    says = "object 2 is of the unknown class 'dust'.*other_classes='ignore'"
+    with pytest.raises(InputError, match=says):
         devkit.read(classes=('cell',))[0]
     ds = devkit.read(classes=('cell',), other_classes='ignore')
     assert find_faults(ds, progress=False) == {} and len(without_bad(ds, progress=False)) == 5
@@ -333,7 +336,7 @@ def test_an_image_that_is_named_twice_is_there_once(devkit):
         with pytest.warns(InputWarning, match='named more than once'):
             ds = devkit.read(*splits)
         assert ds.ids == list(ids) and len(ds) == len(ids)
-    assert read_split(devkit.folder, 'twice') == ['a', 'c', 'a', 'c']  # for whoever looks for faults
+    assert read_split(devkit.folder, 'twice') == ['a', 'c', 'a', 'c']  # to look for faults
     assert devkit.read('train').ids == ['a', 'b']
 
 
@@ -392,11 +395,36 @@ def test_a_class_that_the_test_split_lacks(devkit):
     devkit.split('t0', 't1', 't2', 't3')
     ds = devkit.read(classes=classes)
     model = tiny_model(3)
+    model.class_names = classes
     metrics = evaluate(model, ds, progress=False)
     per_class = metrics['ap50']
     assert per_class['blue'] is None and None not in (per_class['red'], per_class['green'])
     assert metrics['map50'] == pytest.approx((per_class['red'] + per_class['green']) / 2)
     json.loads(to_json(metrics))  # nothing in it is NaN
+
+
+def test_a_data_set_with_annotations_alone_is_evaluated(devkit):
+    "`target` is asked for only where there is no `annotation`."
+    from yolov3_nb.evaluation import evaluate
+    devkit.add('a')
+    devkit.split('a')
+    ds = devkit.read()
+
+    class Annotated(torch.utils.data.Dataset):
+        classes, ids = ds.classes, ds.ids
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            return ds[i]
+
+        def annotation(self, i):
+            return ds.annotation(i) | {'image_id': 'a'}
+
+    model = tiny_model(1)
+    model.class_names = ds.classes
+    assert evaluate(model, Annotated(), progress=False)['n_images'] == 1
 
 
 # images that must not turn black
@@ -475,7 +503,8 @@ def test_a_long_side_is_refused_before_decoding(tmp_path, monkeypatch, w, h):
     import struct
 
     def chunk(kind, data):
-        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        checksum = struct.pack('>I', zlib.crc32(kind + data))
+        return struct.pack('>I', len(data)) + kind + data + checksum
 
     pixels = zlib.compress(bytes(min(h, 1000) * (1 + w if w < 1000 else 1)), 1)
     header = struct.pack('>IIBBBBB', w, h, 8, 0, 0, 0, 0)

@@ -60,20 +60,20 @@ def test_a_hub_repository_holds_all(tiny, monkeypatch):
 
 def test_every_kind_of_picture(tmp_path, picture):
     deep, rgb = picture.astype(np.uint16)*257, picture[..., ::-1]
-    for name in 'a.jpg a.png a.webp a.bmp a.tif a.ppm a.jp2 a.pam a.pfm a.hdr a.ras a.avif'.split():
-        try: written = cv2.imwrite(str(tmp_path/name), picture/np.float32(255) if name in ('a.pfm', 'a.hdr') else picture)
-        except cv2.error: continue   # this OpenCV was built without it
-        assert not written or read_image(tmp_path/name).shape == (60, 80, 3), name
-    for name in 'a.gif a.tga a.sgi a.pcx a.ico'.split():
-        Image.fromarray(rgb).save(tmp_path/name)
-        assert read_image(tmp_path/name).ndim == 3
+    for name in 'a.jpg a.png a.webp a.bmp a.tif a.ppm'.split():
+        cv2.imwrite(str(tmp_path/name), picture)
+        assert read_image(tmp_path/name).shape == (60, 80, 3), name
+    Image.fromarray(rgb).save(tmp_path/'a.gif')
+    assert read_image(tmp_path/'a.gif').shape == (60, 80, 3)
+    for name in 'a.tga a.sgi a.pcx a.ico a.hdr a.ras'.split():   # kinds that hardly a camera writes are refused by name
+        if name in ('a.hdr', 'a.ras'): cv2.imwrite(str(tmp_path/name), picture/np.float32(255) if name == 'a.hdr' else picture)
+        else: Image.fromarray(rgb).save(tmp_path/name)
+        with pytest.raises(InputError, match=f'{name}.*none of the known formats'): read_image(tmp_path/name)
     cv2.imwrite(str(tmp_path/'deep.tif'), deep)
     cv2.imwrite(str(tmp_path/'deep.png'), deep)
     for name in ('deep.tif', 'deep.png', 'a.png', 'a.ppm', 'a.bmp'): assert (read_image(tmp_path/name) == rgb).all(), name
 
-@pytest.mark.parametrize('name, head', [
-    ('a.hdr', b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 90000 +X 90000\n'), ('a.pam', b'P7\nWIDTH 90000\nHEIGHT 90000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n'),
-    ('a.pfm', b'PF\n90000 90000\n-1.0\n'), ('a.ppm', b'P6 90000 90000 255\n')])
+@pytest.mark.parametrize('name, head', [('a.ppm', b'P6 90000 90000 255\n'), ('a.pfm', b'Pf\n90000 90000\n-1.0\n')])
 def test_a_bomb_is_refused_by_its_header(tmp_path, name, head):
     (tmp_path/name).write_bytes(head + bytes(1000))
     with pytest.raises(InputError, match='allowed'): read_image(tmp_path/name)
@@ -99,9 +99,9 @@ predict(sys.argv[1:])'''
 def test_300_mutated_pictures(tmp_path, picture, tiny):
     rng, whole, folder = random.Random(0), [], tmp_path/'in'
     folder.mkdir()
-    for i, name in enumerate('a.jpg a.png a.gif a.tif a.webp a.bmp a.ppm a.jp2 a.hdr deep.tif'.split()):
+    for i, name in enumerate('a.jpg a.png a.gif a.tif a.webp a.bmp a.ppm a.jpeg deep.png deep.tif'.split()):
         if name == 'a.gif': Image.fromarray(picture).save(tmp_path/name)
-        else: cv2.imwrite(str(tmp_path/name), picture/np.float32(255) if name == 'a.hdr' else picture.astype(np.uint16)*257 if name == 'deep.tif' else picture)
+        else: cv2.imwrite(str(tmp_path/name), picture.astype(np.uint16)*257 if name.startswith('deep') else picture)
         whole.append((tmp_path/name).read_bytes())
         for n in range(30): (folder/f'{i}-{n}{Path(name).suffix}').write_bytes(damage(whole[i], rng))
     done = subprocess.run([sys.executable, '-c', MUTATED, str(folder), '--weights', str(tiny), '--out', str(tmp_path/'out'), '--no-progress', '--max', '3'],
