@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image, ImageDraw
-from yolov3_nb.data import InputError, VOCDataset, find_faults
+from yolov3_nb.data import VOCDataset, find_faults
+from yolov3_nb.files import InputError
 from yolov3_nb.formats import (Files, clip_box, deal, fingerprint, from_folder, import_folder,
                                look_alikes, split_of, turn_box)
 
@@ -836,6 +837,13 @@ def test_broken_images(tmp_path):
     data = from_folder(tmp_path, skip_bad=True, val=0, test=0)
     assert len(data.train) == 19
     assert [data.train.ids[i] for i in find_faults(data.train, progress=False)] == ['img 05']
+
+def test_an_image_one_pixel_wide_is_refused_before_it_is_decoded(tmp_path):
+    yolo_flat(tmp_path)
+    Image.new('1', (1, 40_000)).save(tmp_path/'img 04.png')
+    with pytest.raises(InputError, match='img 04') as e:
+        from_folder(tmp_path)
+    one_sentence(e)
 
 def test_heic_is_named(tmp_path):
     yolo_flat(tmp_path)

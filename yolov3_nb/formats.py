@@ -18,25 +18,19 @@ import unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 import torch
 import yaml
-from defusedxml import DefusedXmlException, ElementTree
 from PIL import Image
-from .data import EDGE_TOLERANCE, FORMATS, InputError, read_image
+from .data import EDGE_TOLERANCE
+from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits, read_image,
+                             read_xml)
 
 # %% ../nbs/12_own_images.ipynb #files
 MAX_FILES = 500_000  # more than any data set that one person labels
-
-@lru_cache
-def _image_endings():
-    "The endings of the image files that `read_image` reads, in small letters."
-    kinds = Image.registered_extensions()
-    return frozenset(ending for ending, kind in kinds.items() if kind in FORMATS)
 
 def _key(name):
     "A name as it is compared: in any case, and however the system composes its accents."
@@ -66,7 +60,7 @@ class Files:
         if odd:
             raise InputError(f'{root} holds a file with the unprintable name {ascii(odd.name)}: '
                              'rename it.')
-        self.images = [p for p in self.paths if p.suffix.lower() in _image_endings()]
+        self.images = [p for p in self.paths if p.suffix.lower() in IMAGE_ENDINGS]
         self.coco = None # what `_coco_files` has read
         self._names, self._stems = defaultdict(list), defaultdict(list)
         for path in self.paths:
@@ -200,15 +194,7 @@ def _voc_object(node, where):
 # %% ../nbs/12_own_images.ipynb #read-voc
 def _read_xml(path):
     "The root of a VOC annotation."
-    try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except OSError as e:
-        raise InputError(f'{path} cannot be read ({e.strerror}): check it.') from None
-    except DefusedXmlException:
-        raise InputError(f'{path} defines XML entities, which no annotation needs and an attack '
-                         'may use: remove its DOCTYPE.') from None
-    except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as e:
-        raise InputError(f'{path} is not well-formed XML ({e}): write it again.') from None
+    root = read_xml(path)
     if root.tag != 'annotation':
         raise InputError(f'{path} holds <{root.tag[:40]}> and no VOC <annotation>: export the '
                          'labels as PASCAL VOC, COCO or YOLO.')
@@ -386,7 +372,7 @@ def _split_ids(path):
         name = re.split(r'[\\/]', re.sub(r'\s+(-1|0|1)$', '', line.strip()))[-1]
         stem, dot, ending = name.rpartition('.')
         if name:
-            yield stem if dot and f'.{ending.lower()}' in _image_endings() else name
+            yield stem if dot and f'.{ending.lower()}' in IMAGE_ENDINGS else name
 
 def _devkit_lists(files, devkit, lost):
     "split -> images, as the lists of a devkit say; empty where they name no split."
@@ -504,7 +490,7 @@ def _coco_image(files, node, path, split):
     name = node.get('file_name')
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{path} has no file_name for image {node['id']!r}: add it.")
-    images = [p for p in files.match(name) if p.suffix.lower() in _image_endings()]
+    images = [p for p in files.match(name) if p.suffix.lower() in IMAGE_ENDINGS]
     mine = [p for p in images if not split or _split_of_path(files, p) == split]
     images = mine or [p for p in images if not _split_of_path(files, p)]
     images = [p for p in images if p.parent == path.parent] or images
@@ -766,11 +752,14 @@ def _header(path):
     "Height and width as stored, and the EXIF turn, of an image that is not decoded."
     try:
         with Image.open(path, formats=FORMATS) as im:
+            check_limits(path, im.size)
             h, w = im.height, im.width
             try:
                 turn = im.getexif().get(0x0112, 1)
             except Exception:  # EXIF that cannot be read turns nothing
                 turn = 1
+    except InputError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         reason = ' '.join(str(getattr(e, 'strerror', None) or type(e).__name__).split())
         raise InputError(f'{path} is no readable image ({reason}): fetch it again, or take it '
@@ -1000,8 +989,8 @@ def _raise_or_note(sentences, skip_bad, notes):
     sentences = [' '.join(s.split()) for s in sentences]
     if sentences and not skip_bad:
         more = len(sentences) - 1
-        rest = f' ({more} more like it; skip_bad leaves out such images.)' if more else ''
-        raise InputError(sentences[0] + rest)
+        rest = f' ({more} more like it; skip_bad leaves out such images)' if more else ''
+        raise InputError(sentences[0].rstrip('.') + rest + '.')
     notes += [f'left out: {s.rstrip(".")}' for s in sentences]
 
 def _choose_classes(reading, wanted):
