@@ -331,6 +331,18 @@ def test_near_duplicates_stay_on_one_side(tmp_path):
         assert len({at[f'i{i:03}'] for i in twins}) > 1
     assert any('near-duplicate' in n for n in data.notes)
 
+def test_augmented_copies_of_roboflow_stay_on_one_side(tmp_path):
+    many(tmp_path, (60,))
+    for i in range(60):
+        for ending in ('.png', '.txt'):
+            path = tmp_path/f'i{i:03}{ending}'
+            path.rename(tmp_path/f'IMG_{i//3}_jpg.rf.{i:04x}{ending}')
+    at = {i: s for s, d in sets(from_folder(tmp_path)).items() for i in d.ids}
+    split = {}
+    for name, s in at.items():
+        assert split.setdefault(name.partition('.rf.')[0], s) == s
+    assert len(set(split.values())) == 3
+
 def test_a_fixed_camera_is_said_and_split_all_the_same(tmp_path):
     voc_beside(tmp_path)
     still = picture(SET[0])

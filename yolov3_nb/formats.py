@@ -873,10 +873,13 @@ def look_alikes(
     known = np.array([i for i, p in enumerate(prints) if p is not None], int)
     signs = np.array([prints[i] for i in known], np.float32).reshape(-1, 63)
     for row in signs:
-        near = np.unique(group[known[signs @ row >= 63 - 2 * bits]])
-        if len(near) > 1:
-            group[np.isin(group, near)] = near[0]
+        _join(group, known[signs @ row >= 63 - 2 * bits])
     return group
+
+def _join(group, members):
+    "Make one group of all groups that the members belong to."
+    near = np.unique(group[members])
+    group[np.isin(group, near[1:])] = near[0]
 
 # %% ../nbs/12_own_images.ipynb #deal
 def deal(
@@ -1047,7 +1050,13 @@ def _groups(pairs, notes):
     "Near-duplicates as lists of places; each image alone where nearly all look alike."
     with ThreadPoolExecutor() as pool:
         prints = list(pool.map(_fingerprint_of, [f.image for f, _ in pairs]))
-    group, members = look_alikes(prints), defaultdict(list)
+    group, sources, members = look_alikes(prints), defaultdict(list), defaultdict(list)
+    for i, (found, _) in enumerate(pairs):  # Roboflow's augmented copies: IMG_1_jpg.rf.0a1b2c.jpg
+        source, copy, _ = found.image.stem.partition('.rf.')
+        if copy:
+            sources[source].append(i)
+    for copies in sources.values():
+        _join(group, copies)
     for i, g in enumerate(group):
         members[g].append(i)
     largest = max(map(len, members.values()))
