@@ -133,6 +133,7 @@ class Found:
     size: tuple|None = None # (h, w) as written in the label file
     shares: bool = False # coordinates are shares of width and height instead of pixels
     viewed: bool = False # coordinates are those of the upright image, whatever `size` says
+    said: str = '' # name of the image as written in the label file
     faults: list = field(default_factory=list) # sentences
 
 # %% ../nbs/12_own_images.ipynb #number
@@ -210,6 +211,7 @@ def read_voc(
     "Read the objects of one VOC annotation; what is wrong goes to `found.faults`."
     try:
         root = _read_xml(found.label)
+        found.said = (root.findtext('filename') or '').strip()
         if root.find('size') is not None:
             sides = [_one(root, 'size/height', found.label), _one(root, 'size/width', found.label)]
             found.size = tuple(_number(v, found.label, '<size>') for v in sides)
@@ -376,20 +378,21 @@ def _split_ids(path):
 
 def _devkit_lists(files, devkit, lost):
     "split -> images, as the lists of a devkit say; empty where they name no split."
-    lists = {}
-    for path in sorted((devkit/'ImageSets'/'Main').glob('*.txt')):
-        if path.stem in ('train', 'val', 'trainval', 'test'):
-            lists[path.stem] = []
-            for name in _split_ids(path):
-                inside = [p for p in files.stem(name) if p.is_relative_to(devkit)]
-                images = [p for p in inside if p.parent.name.lower() in ('jpegimages', 'images')]
-                if len(images) == 1:
-                    lists[path.stem] += images
-                else:
-                    lost.append(f'{path} names {name[:60]!r}, of which {devkit/"JPEGImages"} holds '
-                                f'{len(images) or "no"} images: mend the list, or add the image.')
+    lists = defaultdict(list)
+    for split in ('train', 'val', 'trainval', 'test'):
+        path = devkit/'ImageSets'/'Main'/f'{split}.txt'
+        for name in _split_ids(path) if path.is_file() else ():
+            inside = [p for p in files.stem(name) if p.is_relative_to(devkit)]
+            images = [p for p in inside if p.parent.name.lower() in ('jpegimages', 'images')]
+            if len(images) == 1:
+                lists[split] += images
+            else:
+                lost.append(f'{path} names {name[:60]!r}, of which {devkit/"JPEGImages"} holds '
+                            f'{len(images) or "no"} images: mend the list, or add the image.')
     whole = lists.pop('trainval', [])
-    return {k: v for k, v in (lists if 'train' in lists else lists | {'train': whole}).items() if v}
+    if whole and not lists['train']:
+        lists['train'] = whole
+    return {split: images for split, images in lists.items() if images}
 
 # %% ../nbs/12_own_images.ipynb #find-voc
 def _nearest(files, label, images):
@@ -415,19 +418,25 @@ def _voc_image(files, label):
         name = _read_xml(label).findtext('filename') or ''
     except InputError:
         return []
-    return [p for p in files.match(name) if p in set(files.images)]
+    return [p for p in files.match(name) if p.suffix.lower() in IMAGE_ENDINGS]
 
 def _other_image(files, found):
     "A sentence where the annotation says that it belongs to another image of the same folder."
-    try:
-        name = (_read_xml(found.label).findtext('filename') or '').strip()
-    except InputError:
+    others = [p for p in files.match(found.said) if p.parent == found.image.parent]
+    if not others or found.image in others or Path(found.said).stem == found.label.stem:
         return []
-    others = [p for p in files.match(name) if p.parent == found.image.parent]
-    if not others or found.image in others or Path(name).stem == found.label.stem:
-        return []
-    return [f'{found.label} says that it belongs to {name}, another image of the folder: find out '
-            'which one it describes.']
+    return [f'{found.label} says that it belongs to {found.said}, another image of the folder: '
+            'find out which one it describes.']
+
+def _voc_words(split, devkits, found):
+    "The layout in words."
+    if split:
+        return 'a devkit with ImageSets/Main'
+    if devkits:
+        return 'a devkit without split lists'
+    if any(f.label and f.label.parent == f.image.parent for f in found):
+        return 'beside the images'
+    return 'in a folder of their own'
 
 def find_voc(files, classes=None):
     "Read a folder of VOC annotations, in a devkit or in any other order."
@@ -452,10 +461,7 @@ def find_voc(files, classes=None):
         for found in reading.found:
             found.split = split[found.image]
     reading.classes = sorted({o[0] for f in reading.found for o in f.objects})
-    beside = any(f.label and f.label.parent == f.image.parent for f in reading.found)
-    where = ('a devkit with ImageSets/Main' if split else 'a devkit without split lists'
-             if devkits else 'beside the images' if beside else 'in a folder of their own')
-    reading.words = f'VOC XML, {where}'
+    reading.words = f'VOC XML, {_voc_words(split, devkits, reading.found)}'
     return reading
 
 # %% ../nbs/12_own_images.ipynb #find-coco
