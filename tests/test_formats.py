@@ -667,8 +667,12 @@ def test_names_in_yaml(tmp_path, names):
     put(tmp_path/'data.yaml', '\ufeff' + said)
     data = from_folder(tmp_path)
     assert data.classes == NAMES
-    unnamed = {SET[i][0] for i in SPLITS['test']}
-    agree(boxes(data), {k: v for k, v in TRUE.items() if k not in unnamed}, .01)
+    agree(boxes(data), TRUE, .01)
+    assert data.test.ids == [SET[i][0] for i in SPLITS['test']]  # named by its folder alone
+    put(tmp_path/'more'/'images'/'x.png', picture(SET[0], 3))
+    put(tmp_path/'more'/'labels'/'x.txt', txt(SET[0]))
+    data = from_folder(tmp_path)
+    assert any('their split: 1 image' in n for n in data.notes) and 'x' not in boxes(data)
 
 @pytest.mark.parametrize('train,val', [
     ('C:\\Users\\me\\desk\\train\\images', 'C:\\Users\\me\\desk\\valid\\images'),
@@ -786,6 +790,7 @@ ALIASES = 'a0: &a0 [x]\n' + ''.join(
     lambda r: put(r/'a.xml', '<annotations/>'),
     lambda r: put(r/'a.json', '{'), lambda r: put(r/'a.json', '{"shapes": []}'),
     lambda r: put(r/'a.json', '['*100_000), lambda r: put(r/'classes.txt', 'a\nb'),
+    lambda r: (put(r/'classes.txt', 'a\n\nb'), put(r/'a.txt', '0 .5 .5 .5 .5')),
     lambda r: put(r/'data.yaml', 'names: [a'), lambda r: put(r/'data.yaml', 'names: {a: b}'),
     lambda r: put(r/'data.yaml', 'names: 3'), lambda r: put(r/'data.yaml', 'names: [a, b]\nnc: 3'),
     lambda r: put(r/'data.yaml', 'names: [[1], b]'), lambda r: put(r/'data.yaml', ALIASES),

@@ -614,11 +614,11 @@ def _yolo_names(files, path, config, classes):
                              'mend one of them.')
     else:
         lists = [p for p in files.paths if p.name.lower() in NAME_FILES or p.suffix == '.names']
-        texts = {tuple(_read_text(p, 'list of classes').split('\n')) for p in lists}
+        texts = {tuple(_read_text(p, 'list of classes').strip().splitlines()) for p in lists}
         if len(texts) > 1:
             raise InputError(f'{lists[0]} and {lists[1]} differ: keep the one that counts.')
         lines = [line.strip() for line in (*texts, ())[0]]
-        names, path = dict(enumerate(n for n in lines if n)), lists and lists[0]
+        names, path = dict(enumerate(lines)), lists and lists[0]
     if not names and classes:
         names, path = dict(enumerate(classes)), 'classes'
     if not names:
@@ -711,14 +711,9 @@ def find_yolo(files, classes=None):
         both = [str(f.label) for f in reading.found if f.image == twice[0]]
         raise InputError(f'{twice[0]} has the label files {both[0]} and {both[1]}: keep one.')
     reading.found = _with_background(files, reading.found)
-    if split:
-        out = len(reading.found)
-        reading.found = [f for f in reading.found if f.image in split]
-        for found in reading.found:
-            found.split = split[found.image]
-        if out > len(reading.found):
-            n = _plural(out - len(reading.found), 'image')
-            reading.notes.append(f'{n} that {path.name} does not name are left out')
+    for found in reading.found if split else ():
+        folder = None if found.split in split.values() else found.split
+        found.split = split.get(found.image, folder)  # older exports do not name their test folder
     beside = any(f.label and f.label.parent == f.image.parent for f in reading.found)
     source = path.name if path else 'a list of classes'
     where = 'beside the images' if beside else 'in folders of their own'
@@ -1105,7 +1100,7 @@ def _settle(pairs, ids, val, test, seed, notes):
         return split, f'made here with seed {seed}, by class, near-duplicates on one side'
     if None in split:
         n = _plural(split.count(None), 'image')
-        notes.append(f'{n} lie in no folder or list of a split and are left out')
+        notes.append(f'left out, because no folder or list says their split: {n}')
     if 'val' in there or not val:
         return split, 'as in the folder'
     mine = [i for i, s in enumerate(split) if s == 'train']
