@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image, ImageDraw
-from yolov3_nb.data import InputError, VOCDataset, find_faults
+from yolov3_nb.data import VOCDataset, find_faults
+from yolov3_nb.files import InputError
 from yolov3_nb.formats import (Files, clip_box, deal, fingerprint, from_folder, import_folder,
                                look_alikes, split_of, turn_box)
 
@@ -329,6 +330,18 @@ def test_near_duplicates_stay_on_one_side(tmp_path):
         assert [i for i in twins if at[f'i{i:03}'] != at[f't{i:03}']] == []
         assert len({at[f'i{i:03}'] for i in twins}) > 1
     assert any('near-duplicate' in n for n in data.notes)
+
+def test_augmented_copies_of_roboflow_stay_on_one_side(tmp_path):
+    many(tmp_path, (60,))
+    for i in range(60):
+        for ending in ('.png', '.txt'):
+            path = tmp_path/f'i{i:03}{ending}'
+            path.rename(tmp_path/f'IMG_{i//3}_jpg.rf.{i:04x}{ending}')
+    at = {i: s for s, d in sets(from_folder(tmp_path)).items() for i in d.ids}
+    split = {}
+    for name, s in at.items():
+        assert split.setdefault(name.partition('.rf.')[0], s) == s
+    assert len(set(split.values())) == 3
 
 def test_a_fixed_camera_is_said_and_split_all_the_same(tmp_path):
     voc_beside(tmp_path)
@@ -654,8 +667,12 @@ def test_names_in_yaml(tmp_path, names):
     put(tmp_path/'data.yaml', '\ufeff' + said)
     data = from_folder(tmp_path)
     assert data.classes == NAMES
-    unnamed = {SET[i][0] for i in SPLITS['test']}
-    agree(boxes(data), {k: v for k, v in TRUE.items() if k not in unnamed}, .01)
+    agree(boxes(data), TRUE, .01)
+    assert data.test.ids == [SET[i][0] for i in SPLITS['test']]  # named by its folder alone
+    put(tmp_path/'more'/'images'/'x.png', picture(SET[0], 3))
+    put(tmp_path/'more'/'labels'/'x.txt', txt(SET[0]))
+    data = from_folder(tmp_path)
+    assert any('their split: 1 image' in n for n in data.notes) and 'x' not in boxes(data)
 
 @pytest.mark.parametrize('train,val', [
     ('C:\\Users\\me\\desk\\train\\images', 'C:\\Users\\me\\desk\\valid\\images'),
@@ -773,6 +790,7 @@ ALIASES = 'a0: &a0 [x]\n' + ''.join(
     lambda r: put(r/'a.xml', '<annotations/>'),
     lambda r: put(r/'a.json', '{'), lambda r: put(r/'a.json', '{"shapes": []}'),
     lambda r: put(r/'a.json', '['*100_000), lambda r: put(r/'classes.txt', 'a\nb'),
+    lambda r: (put(r/'classes.txt', 'a\n\nb'), put(r/'a.txt', '0 .5 .5 .5 .5')),
     lambda r: put(r/'data.yaml', 'names: [a'), lambda r: put(r/'data.yaml', 'names: {a: b}'),
     lambda r: put(r/'data.yaml', 'names: 3'), lambda r: put(r/'data.yaml', 'names: [a, b]\nnc: 3'),
     lambda r: put(r/'data.yaml', 'names: [[1], b]'), lambda r: put(r/'data.yaml', ALIASES),
@@ -836,6 +854,13 @@ def test_broken_images(tmp_path):
     data = from_folder(tmp_path, skip_bad=True, val=0, test=0)
     assert len(data.train) == 19
     assert [data.train.ids[i] for i in find_faults(data.train, progress=False)] == ['img 05']
+
+def test_an_image_one_pixel_wide_is_refused_before_it_is_decoded(tmp_path):
+    yolo_flat(tmp_path)
+    Image.new('1', (1, 40_000)).save(tmp_path/'img 04.png')
+    with pytest.raises(InputError, match='img 04') as e:
+        from_folder(tmp_path)
+    one_sentence(e)
 
 def test_heic_is_named(tmp_path):
     yolo_flat(tmp_path)

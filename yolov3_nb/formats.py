@@ -18,25 +18,19 @@ import unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 import torch
 import yaml
-from defusedxml import DefusedXmlException, ElementTree
 from PIL import Image
-from .data import EDGE_TOLERANCE, FORMATS, InputError, read_image
+from .data import EDGE_TOLERANCE
+from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits, read_image,
+                             read_xml)
 
 # %% ../nbs/12_own_images.ipynb #files
 MAX_FILES = 500_000  # more than any data set that one person labels
-
-@lru_cache
-def _image_endings():
-    "The endings of the image files that `read_image` reads, in small letters."
-    kinds = Image.registered_extensions()
-    return frozenset(ending for ending, kind in kinds.items() if kind in FORMATS)
 
 def _key(name):
     "A name as it is compared: in any case, and however the system composes its accents."
@@ -66,7 +60,7 @@ class Files:
         if odd:
             raise InputError(f'{root} holds a file with the unprintable name {ascii(odd.name)}: '
                              'rename it.')
-        self.images = [p for p in self.paths if p.suffix.lower() in _image_endings()]
+        self.images = [p for p in self.paths if p.suffix.lower() in IMAGE_ENDINGS]
         self.coco = None # what `_coco_files` has read
         self._names, self._stems = defaultdict(list), defaultdict(list)
         for path in self.paths:
@@ -139,6 +133,7 @@ class Found:
     size: tuple|None = None # (h, w) as written in the label file
     shares: bool = False # coordinates are shares of width and height instead of pixels
     viewed: bool = False # coordinates are those of the upright image, whatever `size` says
+    said: str = '' # name of the image as written in the label file
     faults: list = field(default_factory=list) # sentences
 
 # %% ../nbs/12_own_images.ipynb #number
@@ -200,15 +195,7 @@ def _voc_object(node, where):
 # %% ../nbs/12_own_images.ipynb #read-voc
 def _read_xml(path):
     "The root of a VOC annotation."
-    try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except OSError as e:
-        raise InputError(f'{path} cannot be read ({e.strerror}): check it.') from None
-    except DefusedXmlException:
-        raise InputError(f'{path} defines XML entities, which no annotation needs and an attack '
-                         'may use: remove its DOCTYPE.') from None
-    except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as e:
-        raise InputError(f'{path} is not well-formed XML ({e}): write it again.') from None
+    root = read_xml(path)
     if root.tag != 'annotation':
         raise InputError(f'{path} holds <{root.tag[:40]}> and no VOC <annotation>: export the '
                          'labels as PASCAL VOC, COCO or YOLO.')
@@ -224,6 +211,7 @@ def read_voc(
     "Read the objects of one VOC annotation; what is wrong goes to `found.faults`."
     try:
         root = _read_xml(found.label)
+        found.said = (root.findtext('filename') or '').strip()
         if root.find('size') is not None:
             sides = [_one(root, 'size/height', found.label), _one(root, 'size/width', found.label)]
             found.size = tuple(_number(v, found.label, '<size>') for v in sides)
@@ -386,24 +374,25 @@ def _split_ids(path):
         name = re.split(r'[\\/]', re.sub(r'\s+(-1|0|1)$', '', line.strip()))[-1]
         stem, dot, ending = name.rpartition('.')
         if name:
-            yield stem if dot and f'.{ending.lower()}' in _image_endings() else name
+            yield stem if dot and f'.{ending.lower()}' in IMAGE_ENDINGS else name
 
 def _devkit_lists(files, devkit, lost):
     "split -> images, as the lists of a devkit say; empty where they name no split."
-    lists = {}
-    for path in sorted((devkit/'ImageSets'/'Main').glob('*.txt')):
-        if path.stem in ('train', 'val', 'trainval', 'test'):
-            lists[path.stem] = []
-            for name in _split_ids(path):
-                inside = [p for p in files.stem(name) if p.is_relative_to(devkit)]
-                images = [p for p in inside if p.parent.name.lower() in ('jpegimages', 'images')]
-                if len(images) == 1:
-                    lists[path.stem] += images
-                else:
-                    lost.append(f'{path} names {name[:60]!r}, of which {devkit/"JPEGImages"} holds '
-                                f'{len(images) or "no"} images: mend the list, or add the image.')
+    lists = defaultdict(list)
+    for split in ('train', 'val', 'trainval', 'test'):
+        path = devkit/'ImageSets'/'Main'/f'{split}.txt'
+        for name in _split_ids(path) if path.is_file() else ():
+            inside = [p for p in files.stem(name) if p.is_relative_to(devkit)]
+            images = [p for p in inside if p.parent.name.lower() in ('jpegimages', 'images')]
+            if len(images) == 1:
+                lists[split] += images
+            else:
+                lost.append(f'{path} names {name[:60]!r}, of which {devkit/"JPEGImages"} holds '
+                            f'{len(images) or "no"} images: mend the list, or add the image.')
     whole = lists.pop('trainval', [])
-    return {k: v for k, v in (lists if 'train' in lists else lists | {'train': whole}).items() if v}
+    if whole and not lists['train']:
+        lists['train'] = whole
+    return {split: images for split, images in lists.items() if images}
 
 # %% ../nbs/12_own_images.ipynb #find-voc
 def _nearest(files, label, images):
@@ -429,19 +418,25 @@ def _voc_image(files, label):
         name = _read_xml(label).findtext('filename') or ''
     except InputError:
         return []
-    return [p for p in files.match(name) if p in set(files.images)]
+    return [p for p in files.match(name) if p.suffix.lower() in IMAGE_ENDINGS]
 
 def _other_image(files, found):
     "A sentence where the annotation says that it belongs to another image of the same folder."
-    try:
-        name = (_read_xml(found.label).findtext('filename') or '').strip()
-    except InputError:
+    others = [p for p in files.match(found.said) if p.parent == found.image.parent]
+    if not others or found.image in others or Path(found.said).stem == found.label.stem:
         return []
-    others = [p for p in files.match(name) if p.parent == found.image.parent]
-    if not others or found.image in others or Path(name).stem == found.label.stem:
-        return []
-    return [f'{found.label} says that it belongs to {name}, another image of the folder: find out '
-            'which one it describes.']
+    return [f'{found.label} says that it belongs to {found.said}, another image of the folder: '
+            'find out which one it describes.']
+
+def _voc_words(split, devkits, found):
+    "The layout in words."
+    if split:
+        return 'a devkit with ImageSets/Main'
+    if devkits:
+        return 'a devkit without split lists'
+    if any(f.label and f.label.parent == f.image.parent for f in found):
+        return 'beside the images'
+    return 'in a folder of their own'
 
 def find_voc(files, classes=None):
     "Read a folder of VOC annotations, in a devkit or in any other order."
@@ -466,10 +461,7 @@ def find_voc(files, classes=None):
         for found in reading.found:
             found.split = split[found.image]
     reading.classes = sorted({o[0] for f in reading.found for o in f.objects})
-    beside = any(f.label and f.label.parent == f.image.parent for f in reading.found)
-    where = ('a devkit with ImageSets/Main' if split else 'a devkit without split lists'
-             if devkits else 'beside the images' if beside else 'in a folder of their own')
-    reading.words = f'VOC XML, {where}'
+    reading.words = f'VOC XML, {_voc_words(split, devkits, reading.found)}'
     return reading
 
 # %% ../nbs/12_own_images.ipynb #find-coco
@@ -504,7 +496,7 @@ def _coco_image(files, node, path, split):
     name = node.get('file_name')
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{path} has no file_name for image {node['id']!r}: add it.")
-    images = [p for p in files.match(name) if p.suffix.lower() in _image_endings()]
+    images = [p for p in files.match(name) if p.suffix.lower() in IMAGE_ENDINGS]
     mine = [p for p in images if not split or _split_of_path(files, p) == split]
     images = mine or [p for p in images if not _split_of_path(files, p)]
     images = [p for p in images if p.parent == path.parent] or images
@@ -622,11 +614,11 @@ def _yolo_names(files, path, config, classes):
                              'mend one of them.')
     else:
         lists = [p for p in files.paths if p.name.lower() in NAME_FILES or p.suffix == '.names']
-        texts = {tuple(_read_text(p, 'list of classes').split('\n')) for p in lists}
+        texts = {tuple(_read_text(p, 'list of classes').strip().splitlines()) for p in lists}
         if len(texts) > 1:
             raise InputError(f'{lists[0]} and {lists[1]} differ: keep the one that counts.')
         lines = [line.strip() for line in (*texts, ())[0]]
-        names, path = dict(enumerate(n for n in lines if n)), lists and lists[0]
+        names, path = dict(enumerate(lines)), lists and lists[0]
     if not names and classes:
         names, path = dict(enumerate(classes)), 'classes'
     if not names:
@@ -719,14 +711,9 @@ def find_yolo(files, classes=None):
         both = [str(f.label) for f in reading.found if f.image == twice[0]]
         raise InputError(f'{twice[0]} has the label files {both[0]} and {both[1]}: keep one.')
     reading.found = _with_background(files, reading.found)
-    if split:
-        out = len(reading.found)
-        reading.found = [f for f in reading.found if f.image in split]
-        for found in reading.found:
-            found.split = split[found.image]
-        if out > len(reading.found):
-            n = _plural(out - len(reading.found), 'image')
-            reading.notes.append(f'{n} that {path.name} does not name are left out')
+    for found in reading.found if split else ():
+        folder = None if found.split in split.values() else found.split
+        found.split = split.get(found.image, folder)  # older exports do not name their test folder
     beside = any(f.label and f.label.parent == f.image.parent for f in reading.found)
     source = path.name if path else 'a list of classes'
     where = 'beside the images' if beside else 'in folders of their own'
@@ -766,11 +753,14 @@ def _header(path):
     "Height and width as stored, and the EXIF turn, of an image that is not decoded."
     try:
         with Image.open(path, formats=FORMATS) as im:
+            check_limits(path, im.size)
             h, w = im.height, im.width
             try:
                 turn = im.getexif().get(0x0112, 1)
             except Exception:  # EXIF that cannot be read turns nothing
                 turn = 1
+    except InputError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         reason = ' '.join(str(getattr(e, 'strerror', None) or type(e).__name__).split())
         raise InputError(f'{path} is no readable image ({reason}): fetch it again, or take it '
@@ -884,10 +874,13 @@ def look_alikes(
     known = np.array([i for i, p in enumerate(prints) if p is not None], int)
     signs = np.array([prints[i] for i in known], np.float32).reshape(-1, 63)
     for row in signs:
-        near = np.unique(group[known[signs @ row >= 63 - 2 * bits]])
-        if len(near) > 1:
-            group[np.isin(group, near)] = near[0]
+        _join(group, known[signs @ row >= 63 - 2 * bits])
     return group
+
+def _join(group, members):
+    "Make one group of all groups that the members belong to."
+    near = np.unique(group[members])
+    group[np.isin(group, near[1:])] = near[0]
 
 # %% ../nbs/12_own_images.ipynb #deal
 def deal(
@@ -1000,8 +993,8 @@ def _raise_or_note(sentences, skip_bad, notes):
     sentences = [' '.join(s.split()) for s in sentences]
     if sentences and not skip_bad:
         more = len(sentences) - 1
-        rest = f' ({more} more like it; skip_bad leaves out such images.)' if more else ''
-        raise InputError(sentences[0] + rest)
+        rest = f' ({more} more like it; skip_bad leaves out such images)' if more else ''
+        raise InputError(sentences[0].rstrip('.') + rest + '.')
     notes += [f'left out: {s.rstrip(".")}' for s in sentences]
 
 def _choose_classes(reading, wanted):
@@ -1058,7 +1051,13 @@ def _groups(pairs, notes):
     "Near-duplicates as lists of places; each image alone where nearly all look alike."
     with ThreadPoolExecutor() as pool:
         prints = list(pool.map(_fingerprint_of, [f.image for f, _ in pairs]))
-    group, members = look_alikes(prints), defaultdict(list)
+    group, sources, members = look_alikes(prints), defaultdict(list), defaultdict(list)
+    for i, (found, _) in enumerate(pairs):  # Roboflow's augmented copies: IMG_1_jpg.rf.0a1b2c.jpg
+        source, copy, _ = found.image.stem.partition('.rf.')
+        if copy:
+            sources[source].append(i)
+    for copies in sources.values():
+        _join(group, copies)
     for i, g in enumerate(group):
         members[g].append(i)
     largest = max(map(len, members.values()))
@@ -1101,7 +1100,7 @@ def _settle(pairs, ids, val, test, seed, notes):
         return split, f'made here with seed {seed}, by class, near-duplicates on one side'
     if None in split:
         n = _plural(split.count(None), 'image')
-        notes.append(f'{n} lie in no folder or list of a split and are left out')
+        notes.append(f'left out, because no folder or list says their split: {n}')
     if 'val' in there or not val:
         return split, 'as in the folder'
     mine = [i for i, s in enumerate(split) if s == 'train']
