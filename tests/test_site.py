@@ -95,7 +95,7 @@ def test_a_page_after_nbdev_and_the_processor(monkeypatch):
     "The faults that Quarto's own rendering showed, in the notebook that has them all."
     monkeypatch.chdir(ROOT/'nbs')
     cells = processed(ROOT/'nbs'/'09_evaluation.ipynb')
-    assert "title: '09 · " in cells[0]['source']
+    assert 'title: 09 · ' in cells[0]['source']
     text = '\n'.join(c['source'] for c in cells if c['cell_type'] == 'markdown')
     assert '[`positives`](' not in text and '`positives`' in text  # a word here, a function elsewhere
     outputs = [o['data'] for c in cells for o in c.get('outputs', ()) if 'data' in o]

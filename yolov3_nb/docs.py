@@ -176,13 +176,17 @@ def front_matter(
     path:Path, # of the notebook
 )->str:
     "Put the chapter's number into the title, and keep solutions out of the search."
+    import yaml  # nbdev brings it
+    found = re.match(r'---\n(.*?\n)---\n', text, re.S)
+    fields = yaml.safe_load(found[1]) if found else {}
     number = re.match(r'\d+[a-z]?(?=_)', path.name)
-    def numbered(title):
-        words = title[1].strip('\'"')
-        return f"title: '{number[0]} · {words}'"
+    if 'title' not in fields:
+        return text
     if 'solutions' in path.parts:
-        return re.sub(r'(?m)^title:', 'search: false\ntitle:', text, count=1)
-    return re.sub(r'(?m)^title: (.+)$', numbered, text, count=1) if number else text
+        fields['search'] = False
+    elif number:
+        fields['title'] = f"{number[0]} · {fields['title']}"
+    return f'---\n{yaml.safe_dump(fields, allow_unicode=True)}---\n\n'
 
 # %% ../nbs/29b_docs.ipynb #CoursePages
 class CoursePages:
