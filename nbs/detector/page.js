@@ -19,6 +19,8 @@ const megabytes = bytes => (bytes / 1e6).toFixed(1);
 const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`;
 const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
+ui.image = make('img', {alt: ''});
+ui.stage.prepend(ui.image);
 let site, network, shown, first, stream, loaded;
 let images = 0;  // so many have been given; only the last of them is shown
 const ui = {state: $('.detector-state'), stage: $('.detector-stage'), network: $('.network'), bits: $('.bits'), known: $('.known'),
@@ -219,7 +221,6 @@ async function update() {  // while an answer is under way only the newest thres
 async function show(blob, truth, name) {
   const number = ++images;
   stopCamera();
-  const image = ui.stage.querySelector('img');
   let found;
   try { found = await ask('detect', {blob, number}); }
   catch (e) {
@@ -228,13 +229,13 @@ async function show(blob, truth, name) {
   }
   if (number !== images) return;
   shown = {...found, number, truth, name};
-  URL.revokeObjectURL(image.src);
-  image.src = URL.createObjectURL(blob);
-  image.alt = name;
+  URL.revokeObjectURL(ui.image.src);
+  ui.image.src = URL.createObjectURL(blob);
+  ui.image.alt = name;
   ui.stage.hidden = false;
   ui.stage.style.setProperty('--ratio', shown.width / shown.height);
   ui.known.parentElement.hidden = !truth;
-  await image.decode().catch(() => {});
+  await ui.image.decode().catch(() => {});
   await update();
   if (first === undefined) {
     first = performance.now() / 1000;
@@ -324,8 +325,7 @@ async function openNetwork() {
   const [pictures, test] = measured.test.startsWith('toy') ? ['drawings', 'ToyVOC’s test images'] : ['photographs of PASCAL VOC 2007', 'VOC 2007’s test images'];
   $('.about-network').textContent = `Trained on ${measured.images.toLocaleString('en')} ${pictures}; mAP@0.5 on ${test}: ${measured.map50.toFixed(2)}.` +
     (name === 'voc' ? ' It is a small network, a quarter as wide as the published one, and it knows photographs only. Take the photograph among the examples, or one of your own.' : ' It knows drawings only; for photographs take the other network.');
-  const image = ui.stage.querySelector('img');
-  if (before && image.src) await show(await (await fetch(image.src)).blob(), before.truth, image.alt);
+  if (before) await show(await (await fetch(ui.image.src)).blob(), before.truth, before.name);
   else await show(await exampleBlob(site.examples[0]), site.examples[0], 'An example, drawn');
   runExamples(mine);
 }
