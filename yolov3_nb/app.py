@@ -1051,8 +1051,7 @@ class _Answers:
         return grids + methods
 
     def pointed(self, image, *args):
-        *args, event = args
-        number, drawn, said = self.ask(show_meant, self.path(image), *args, *event.index)
+        number, drawn, said = self.ask(show_meant, self.path(image), *args)
         return number, drawn, said, self.gr.Tabs(selected='why'), 'why'
 
 # %% ../nbs/11b_app.ipynb #build_app
@@ -1072,8 +1071,8 @@ def _wire(gr, demo, ui, answers): # which event calls what
         return event(answers.side_by_side, [ui['view'], *settings, *how], panels,
                      **hidden | kwargs)
 
-    def pointed(*args, event: gr.SelectData):
-        return answers.pointed(*args, event)
+    def pointed(image, scale, score, nms, which, method, strength, event: gr.SelectData):
+        return answers.pointed(image, scale, score, nms, which, method, strength, *event.index)
 
     def row(event: gr.SelectData):
         return event.index[0] + 1
