@@ -160,16 +160,6 @@ def test_a_huge_file_that_is_no_picture_is_refused_by_its_head(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2**25, head
         tracemalloc.stop()
 
-@pytest.mark.parametrize('order', ['<', '>'])
-@pytest.mark.parametrize('kind', [3, 4])
-def test_a_tiff_that_pillow_does_not_read_says_its_size(tmp_path, order, kind):
-    import io, struct
-    from yolov3_nb.data import _claimed
-    value = lambda n: struct.pack(order + ('Hxx' if kind == 3 else 'I'), n)
-    tags = b''.join(struct.pack(order + 'HHI', tag, kind, 1) + value(n) for tag, n in ((256, 640), (257, 480), (258, 8)))
-    head = {'<': b'II*\0', '>': b'MM\0*'}[order] + struct.pack(order + 'I', 9000)
-    assert _claimed(io.BytesIO(head.ljust(9000, b'\0') + struct.pack(order + 'H', 3) + tags)) == 640 * 480
-
 def test_data_workers_outlive_the_first_wish_to_terminate():
     "It may reach the whole process group, and the main process still has to save."
     batches = iter(DataLoader(np.arange(40), 4, num_workers=1, worker_init_fn=worker_init))

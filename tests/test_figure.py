@@ -130,3 +130,88 @@ def test_on_a_phone(page):
     dots = page.find_elements(By.CSS_SELECTOR, '.corner')
     assert all(min(d.rect['width'], d.rect['height']) >= 24 for d in dots)  # a thumb's width, by WCAG 2.5.8
     page.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+
+# ---- the figure of the three grids ----
+
+@pytest.fixture(scope='module')
+def grids():
+    "The course's image on a square, its boxes, and anchors for it."
+    from yolov3_nb.anchors import ANCHORS, scale_anchors
+    from yolov3_nb.augment import apply_transform, test_transform as letterbox
+    from yolov3_nb.toyvoc import VOC_CLASSES, course_scene
+    img, notes = course_scene()
+    target = {'boxes': torch.tensor([list(n.box) for n in notes]).float(), 'labels': torch.tensor([VOC_CLASSES.index(n.name) for n in notes]),
+              'difficult': torch.zeros(len(notes), dtype=torch.bool)}
+    x, inside = apply_transform(letterbox(416), img, target)
+    return (x.permute(1, 2, 0)*255).round().byte().numpy(), inside, scale_anchors(ANCHORS['toyvoc'], 416)
+
+@pytest.fixture
+def grid_page(browser, grids, tmp_path):
+    from yolov3_nb.figure import grid_figure
+    square, inside, anchors = grids
+    file = tmp_path/'grids.html'
+    figure = grid_figure(square, inside['boxes'], inside['labels'], anchors)
+    file.write_text(f'<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">{figure}', encoding='utf-8')
+    browser.get(file.as_uri())
+    yield browser
+    assert browser.get_log('browser') == []
+
+def grip(page, i, end='body'): return page.find_element(By.CSS_SELECTOR, f'[data-box="{i}"][data-end={end}]')
+
+def same_as_encode(page, anchors, n):
+    "Cells, slots and ignored anchors that the figure shows are those of `encode` for the boxes where they now are; the boxes."
+    from yolov3_nb.anchors import STRIDES, encode
+    boxes = torch.tensor([json.loads(grip(page, i).get_attribute('data-value')) for i in range(n)], dtype=torch.float32)
+    target = {'boxes': boxes, 'labels': torch.arange(n), 'difficult': torch.zeros(n, dtype=torch.bool)}
+    shown = json.loads(page.find_element(By.CSS_SELECTOR, '.grid-figure').get_attribute('data-encoded'))
+    for places, grid, stride in zip(shown, encode([target], anchors, 416), STRIDES):
+        owners = torch.zeros(grid.shape[1:4])
+        for place in places:
+            row, col = place['cell']
+            owners[:, row, col] = torch.tensor(place['owners']).float()
+        want = torch.where(grid[0, ..., 4] == 1, grid[0, ..., 5] + 1, grid[0, ..., 4])  # 1 + the box, -1 ignored, 0 background
+        assert torch.equal(owners, want), (stride, boxes)
+    return boxes
+
+def test_grids_while_dragging(grid_page, grids):
+    anchors, n = grids[2], len(grids[1]['boxes'])
+    random.seed(1)
+    seen = {tuple(same_as_encode(grid_page, anchors, n).flatten().tolist())}
+    scale = grid_page.find_element(By.CSS_SELECTOR, '.stage').rect['width'] / 416
+    for _ in range(14):
+        i, end = random.randrange(n), random.choice(('body', 'first', 'last'))
+        spot = grip(grid_page, i, end).rect
+        x, y = spot['x'] + spot['width'] / 2, spot['y'] + spot['height'] / 2
+        actions = ActionBuilder(grid_page, duration=0)
+        actions.pointer_action.move_to_location(round(x) + 1, round(y) + 1).pointer_down()
+        actions.pointer_action.move_to_location(round(random.uniform(10, 400) * scale), round(60 + random.uniform(10, 400) * scale)).pointer_up()
+        actions.perform()
+        seen.add(tuple(same_as_encode(grid_page, anchors, n).flatten().tolist()))
+    assert len(seen) > 8
+
+def test_grids_share_a_cell(grid_page, grids):
+    "Two boxes on one centre: the later one finds the slot taken, and the figure says by what."
+    anchors, n = grids[2], len(grids[1]['boxes'])
+    names = json.loads(grid_page.find_element(By.CSS_SELECTOR, '.grid-figure').get_attribute('data-figure'))['names']
+    for i, side in ((3, 60), (4, 62)):  # pulled to the same place, corner by corner
+        for end, where in (('first', 200 - side // 2), ('last', 200 + side // 2), ('first', 200 - side // 2)):
+            for axis, keys in ((0, (Keys.ARROW_LEFT, Keys.ARROW_RIGHT)), (1, (Keys.ARROW_UP, Keys.ARROW_DOWN))):
+                gap = where - json.loads(grip(grid_page, i).get_attribute('data-value'))[axis + 2 * (end == 'last')]
+                grip(grid_page, i, end).send_keys(keys[gap > 0] * int(abs(gap)))
+    boxes = same_as_encode(grid_page, anchors, n)
+    assert boxes[3].tolist() == [170, 170, 230, 230] and boxes[4].tolist() == [169, 169, 231, 231]
+    words = ' '.join(c.text for c in grid_page.find_elements(By.CSS_SELECTOR, '.grid figcaption'))
+    assert f'is taken by {names[3]}' in words and words.count('takes the box') == 3
+
+def test_grids_on_a_phone_and_without_scripts(grid_page, grids):
+    grid_page.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=390, height=844, deviceScaleFactor=2, mobile=True))
+    assert grid_page.execute_script('return document.documentElement.scrollWidth') == 390
+    assert all(min(d.rect['width'], d.rect['height']) >= 24 for d in grid_page.find_elements(By.CSS_SELECTOR, '.first, .last'))
+    grid_page.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+    grid_page.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', dict(value=True))
+    try:
+        grid_page.refresh()
+        cells = grid_page.find_elements(By.CSS_SELECTOR, '.grid .static rect[fill-opacity]')
+        assert len(cells) == 3 * len(grids[1]['boxes']) and all(c.is_displayed() for c in cells)
+        assert not grid_page.find_element(By.CSS_SELECTOR, '.how').is_displayed()
+    finally: grid_page.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', dict(value=False))

@@ -62,6 +62,12 @@ def test_map_is_taken_with_the_batch_and_workers_of_the_run(tmp_path):
     found = next(c for c in callbacks if isinstance(c, MAPCallback))
     assert found.every == 2 and found.kwargs['batch_size'] == 5 and found.kwargs['workers'] == 3
 
+def test_the_schedules_are_those_of_training():
+    from yolov3_nb.recipe import fields
+    from yolov3_nb.training import SCHEDULES
+    known = next(f.metadata['choices'] for f in fields(Recipe) if f.name == 'schedule')
+    assert set(known) == set(SCHEDULES)
+
 def test_every_setting_reaches_something():
     "A field that nothing reads would be a flag without an effect."
     from yolov3_nb import learner, recipe

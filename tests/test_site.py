@@ -1,5 +1,5 @@
 "The site builds without Quarto, and its check sees what is wrong with a page."
-import functools, http.server, importlib.util, json, subprocess, sys, threading, urllib.error, urllib.request
+import functools, http.server, importlib.util, json, re, subprocess, sys, threading, urllib.error, urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
@@ -55,6 +55,8 @@ def test_the_check_sees(site, bad, said):
     problems = site(index=INDEX + bad)
     assert len(problems) == 1 and said in problems[0]
 
+def test_what_quarto_repeats(site): assert site(index=INDEX + '<p id="quarto-a"></p><p id="quarto-a"></p><a href="boxes.html#top">x</a>') == []
+
 def test_code_may_hold_what_prose_may_not(site):
     assert site(index=INDEX + '<pre><code>x[0](1) ** 2  # | --- |\n::: {{&lt; </code></pre>') == []
 
@@ -68,6 +70,18 @@ def test_links_that_no_page_shows(site, tmp_path):
     assert site() == ['nbs/03_boxes.ipynb: boxes.ipynb is no notebook beside it', 'README.md: nbs/4.ipynb leads nowhere',
                       'search.json: boxes.html#iou has no such anchor']
 
+def test_pages_are_made_anew_when_symbols_move(tool, tmp_path):
+    "nbdev keeps the pages of notebooks that did not change, with the links that they had."
+    import os
+    stale, cfg = tool('site').stale, SimpleNamespace(config_path=tmp_path, lib_path=tmp_path)
+    (tmp_path/'_modidx.py').write_text('')
+    assert not stale(cfg)  # nothing is kept yet
+    (tmp_path/'_proc').mkdir()
+    os.utime(tmp_path/'_modidx.py', (1e9, 1e9))
+    assert not stale(cfg)
+    os.utime(tmp_path/'_proc', (9e8, 9e8))
+    assert stale(cfg)
+
 def test_links_in_html_lead_to_pages(tool):
     module = tool('site')
     change = lambda m: m[1] + str(module.unnumbered(Path(m[2])).with_suffix('.html'))
@@ -75,25 +89,54 @@ def test_links_in_html_lead_to_pages(tool):
     assert json.loads(module.RAW_LINK.sub(change, shown)) == (
         '<a href="boxes.html">a</a><a href="https://u.org/04_x.ipynb">b</a><a href="solutions/boxes.html#x">c</a>')
 
-SIGNATURE = '---\n\n### {}\n\n```python\ndef {}(\n    ds, # a [`VOCDataset`](data.html#vocdataset)\n):\n```\n\n*{}*'
+def processed(path):
+    "A notebook's page as nbdev makes it with this project's processors: the cells that Quarto and smalldocs get."
+    from execnb.nbio import read_nb
+    from nbdev.processors import FilterDefaults
+    nb = read_nb(path)
+    FilterDefaults()(nb)
+    return nb.cells
 
-@pytest.mark.parametrize('name, short, own, heading, said', [
-    ('nms', 'nms', {'nms': 'Keep the best'}, 'nms', 'As nbdev has it, with a [link](boxes.html)'),
-    ('Lit.test_step', 'test_step', {'Lit.test_step': None}, 'Lit.test_step', None),  # inherited
-    ('Lit.extra', 'extra', {}, 'Lit.extra', 'As nbdev has it, with a [link](boxes.html)'),
-    ('command.<locals>.script', 'script', {'train': 'Train it'}, 'train, the command', 'Train it')])
-def test_documentation_is_our_own(tool, name, short, own, heading, said):
-    shown = name if '<' not in name else 'train'
-    text = tool('site').documented(SIGNATURE.format(name, short, 'As nbdev has it, with a [link](boxes.html)'), shown, own)
-    assert text == SIGNATURE.replace('[`VOCDataset`](data.html#vocdataset)', '`VOCDataset`').format(
-        heading, shown if '<' in name else short, said).replace('\n\n*None*', '')
+def test_both_builds_share_the_processor():
+    "nbdev itself calls it, so nbdev_docs and tools/site.py start from the same pages."
+    from nbdev.processors import FilterDefaults
+    from yolov3_nb.docs import CoursePages
+    assert CoursePages in list(FilterDefaults().procs())
 
-def test_figures_have_words(tool):
-    picture = {'cell_type': 'code', 'source': ['show(img)'], 'outputs': [{'data': {'image/png': 'x'}}]}
-    words = lambda *prose: [{'cell_type': 'markdown', 'source': list(prose)}]
-    alt = lambda *cells: json.loads(tool('site').tidy(cells, {}) or ''.join(cells[1]['source']).splitlines()[0].partition(': ')[2])
-    assert alt(*words('## Cells'), dict(picture), *words('*The `grid`, as [04](04_anchors.ipynb)\nhas it.* More.')) == 'The grid, as 04 has it.'
-    assert alt(*words('## Cells\n\nSee.'), dict(picture), *words('**Before you run it:** no.')) == 'Figure: Cells'
+def test_a_page_after_nbdev_and_the_processor(monkeypatch):
+    "The faults that Quarto's own rendering showed, in the notebook that has them all."
+    monkeypatch.chdir(ROOT/'nbs')
+    cells = processed(ROOT/'nbs'/'09_evaluation.ipynb')
+    assert 'title: 09 · ' in cells[0]['source']
+    text = '\n'.join(c['source'] for c in cells if c['cell_type'] == 'markdown')
+    assert '[`positives`](' not in text and '`positives`' in text  # a word here, a function elsewhere
+    outputs = [o['data'] for c in cells for o in c.get('outputs', ()) if 'data' in o]
+    assert not any('text/html' in d for d in outputs) and any('{=html}' in ''.join(d.get('text/markdown', '')) for d in outputs)
+    entries = [''.join(o['data']['text/markdown']) for c in cells if 'show_doc(' in c['source'] for o in c['outputs']]
+    assert entries and not any(re.search(r'```python.*\[`[^`]+`\]\(', e, re.S) for e in entries)
+    for cell, after in zip(cells, cells[1:]):  # where the source stands, its signature does not stand above it too
+        if 'show_doc(' in cell['source'] and 'Exported source' in after['source']:
+            assert '```' not in ''.join(cell['outputs'][0]['data']['text/markdown'])
+    assert all(c['id'].startswith('cell-') for c in cells)
+    figures = [c['source'] for c in cells if any(k.startswith('image/') for o in c.get('outputs', ()) for k in o.get('data', ()))]
+    assert figures and all('fig-alt' in f for f in figures)
+
+def test_nbdev_docs_leaves_the_readme_alone():
+    "It makes one from the notebook that settings.ini names, wherever that exists."
+    from nbdev.config import get_config
+    from nbdev.quarto import _doc_mtime_not_older
+    cfg = get_config(path=ROOT)
+    assert not (cfg.nbs_path/cfg.readme_nb).exists() and _doc_mtime_not_older(ROOT/'README.md', cfg.nbs_path/cfg.readme_nb)
+
+def test_search_leads_to_sections(tool, site, tmp_path):
+    "An entry of a function is found in its section, as Quarto's search has it."
+    site(boxes='<section id="nms-by-hand" class="level2"><h2>NMS by hand</h2><section id="nms" class="level3"><h3>nms</h3></section></section>')
+    file = tmp_path/'_docs'/'search.json'
+    file.write_text(json.dumps([{'href': 'boxes.html', 'section': '', 'text': 'a'}, {'href': 'boxes.html#nms-by-hand', 'section': 'NMS by hand', 'text': 'b'},
+                                {'href': 'boxes.html#nms', 'section': 'nms', 'text': 'c'}]))
+    module = tool('site')
+    module.by_sections(SimpleNamespace(doc_path=tmp_path/'_docs'))
+    assert [(e['href'], e['text']) for e in json.loads(file.read_text())] == [('boxes.html', 'a'), ('boxes.html#nms-by-hand', 'b nms c')]
 
 def test_what_is_not_there_has_a_page_of_its_own(tool, tmp_path):
     module = tool('site')

@@ -70,7 +70,7 @@ document.head.append(Object.assign(document.createElement('style'), {textContent
 const started = performance.now();
 (function ready() {  // the theme follows the scheme a moment later
   const dark = light(ground(document.body) || [255, 255, 255]) < .2;
-  if ((dark !== (scheme === 'dark') || document.documentElement.classList.contains('quarto-dark') !== dark) && performance.now() - started < 20000)
+  if ((dark !== (scheme === 'dark') || Boolean(document.querySelector(':is(html, body).quarto-dark')) !== dark) && performance.now() - started < 20000)
     return setTimeout(ready, 20);
   if (dark !== (scheme === 'dark')) bad.push(`does not turn ${scheme}`);
   overflow(); contrast();
@@ -137,3 +137,53 @@ def test_it_sees(browser, module, tmp_path, bad, said):
         problems = look(browser, module, f'http://127.0.0.1:{server.server_port}/x.html', [(390, 844, 'light')])
         server.shutdown()
     assert any(re.search(said, p) for p in problems) if said else problems == []
+
+
+# The structure that Quarto 1.7 and 1.10 give a page (smalldocs gives another): headings are sections, the theme stands on the body,
+# tables have Bootstrap's class, entries of functions hang in a section and not in their cell's output. Bootstrap's own rules that
+# matter here are said in short.
+QUARTO = '''<!doctype html><html><head><title>x</title><meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
+<style>
+  body { margin: 0; font: 17px system-ui; color: #373a3c; background: #fff } body.quarto-dark { color: #fff; background: #222 }
+  :root { --bs-link-color: #2780e3 } .quarto-dark { --bs-link-color: #4392f1 } a { color: var(--bs-link-color) }
+  main { padding: 0 1rem } main *, main { box-sizing: border-box } .table { width: 100%; border-collapse: collapse; border-top: 1px solid; border-bottom: 1px solid }
+  #quarto-header { position: sticky; top: 0 } .navbar { height: 60px; background: #2780e3 } .navbar a { color: #fdfeff }
+  details.code-fold > summary { color: #9aa0a6 } pre { overflow-x: auto; background: rgba(100, 100, 100, .1) } .fill { height: 1500px }
+</style><link rel="stylesheet" href="styles.css"></head><body>
+<script>const scheme = matchMedia('(prefers-color-scheme: dark)');
+  const follow = () => { document.body.className = scheme.matches ? 'quarto-dark' : 'quarto-light'; };
+  scheme.addEventListener('change', follow); follow();</script>
+<header id="quarto-header" class="headroom"><nav class="navbar"><a class="nav-link" href="#top">Map</a></nav></header>
+<div id="quarto-content"><main class="content" id="quarto-document-content">
+<section id="ap" class="level2"><h2>Average precision</h2><p>Prose with a <a href="#nms">link</a>.</p>
+<div class="cell" id="cell-a"><div class="cell-output cell-output-display cell-output-markdown">
+<table class="caption-top table"><thead><tr><th>run</th><th>test</th></tr></thead><tbody><tr><td><a href="#x"><code>--preset toy_long</code></a></td><td>a sentence that is long enough to want more room than a phone has, and so it wraps</td></tr></tbody></table></div></div>
+<table class="caption-top table narrow"><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>2</td></tr></tbody></table>
+<p><a href="#s" style="float:right; font-size:smaller">source</a></p>
+<section id="nms" class="level3"><h3 class="anchored">nms</h3>
+<div id="cell-b" class="cell"><details open class="code-fold"><summary>Exported source</summary><div class="sourceCode cell-code"><pre class="sourceCode python"><code>def nms(boxes): return boxes.some_name_that_is_long.another_name_that_is_long.and_one_more_name_that_is_long()</code></pre></div></details>
+<div class="cell-output cell-output-display"><div><figure class="figure"><p><img alt="a plot" class="img-fluid figure-img" width="60" src="data:image/gif;base64,R0lGODlhAQABAAAAACw="></p></figure></div></div></div>
+</section></section><details><summary>Answer</summary><p>42</p></details><div class="fill"></div></main></div></body></html>'''
+
+@pytest.fixture(scope='module')
+def quarto_page(module, tmp_path_factory):
+    "Where a page of Quarto's structure is served with the site's own styles."
+    folder = tmp_path_factory.mktemp('quarto')
+    (folder/'index.html').write_text(QUARTO, encoding='utf-8')
+    (folder/'styles.css').write_bytes((ROOT/'nbs'/'styles.css').read_bytes())
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(module.Handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}/index.html'
+        server.shutdown()
+
+def test_styles_fit_quartos_structure(browser, module, quarto_page):
+    every = [(*DESK, 'light'), (*PHONE, 'light'), (*PHONE, 'dark'), (*DESK, 'dark')]
+    assert look(browser, module, quarto_page, every) == []
+    box = lambda css: browser.execute_script('return document.querySelector(arguments[0]).getBoundingClientRect().toJSON()', css)
+    assert box('.narrow')['width'] < 200  # its lines are as wide as it is
+    assert box('td:first-child code')['height'] < 30  # in one line on a phone too
+    browser.get(quarto_page + '#nms')
+    assert box('#nms h3')['top'] >= box('#quarto-header')['bottom'] or browser.execute_script('return innerHeight + scrollY >= document.documentElement.scrollHeight - 1')
+    browser.get(quarto_page + '#ap')
+    browser.execute_script('document.querySelector("#nms").scrollIntoView()')
+    assert box('#nms h3')['top'] >= box('#quarto-header')['bottom']

@@ -1,10 +1,10 @@
 """Build the site into _docs/ and check it: `python tools/site.py [--serve] [--port 8000] [--check]`.
 
-Where Quarto is installed, `nbdev_docs` builds the same site; this needs nothing but the packages of `[dev]`. nbdev processes the
-notebooks into _proc/, smalldocs renders them, and then every page is read again: each notebook is a page and stands in the sidebar,
+Where Quarto is installed, `python tools/detector.py && nbdev_docs` builds the same site; this needs nothing but the packages of `[dev]`.
+nbdev processes the notebooks into _proc/ (its last step is `yolov3_nb.docs`), smalldocs renders them, and then every page is read again: each notebook is a page and stands in the sidebar,
 links and anchors hold, no id stands twice, no raw markup or path of the building machine shows, the search finds pages that exist, and
 the notebooks' own links lead to notebooks. `--check` only reads the pages that are there."""
-import argparse, ast, collections, functools, http.server, importlib.util, json, os, re, shutil, subprocess, sys, tempfile
+import argparse, collections, functools, http.server, importlib.util, json, os, re, shutil, subprocess, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -33,6 +33,11 @@ def notebooks(cfg):
 
 def unnumbered(path): return path.with_name(NUMBERED.sub('', path.name.lower()))
 
+def stale(cfg):
+    "nbdev processes the notebooks that changed; but every page depends on where symbols are defined, and on `yolov3_nb.docs`."
+    proc, sources = cfg.config_path/'_proc', [cfg.lib_path/name for name in ('_modidx.py', 'docs.py')]
+    return proc.is_dir() and proc.stat().st_mtime < max(f.stat().st_mtime for f in sources if f.is_file())
+
 def process(cfg):
     "nbdev's own steps for its docs, as `nbdev_docs` takes them before it calls Quarto."
     from importlib.metadata import entry_points
@@ -41,48 +46,11 @@ def process(cfg):
     from nbdev.serve import proc_nbs
     if cfg.lib_name not in entry_points(group='nbdev').names:
         sys.exit(f"The names in backticks cannot be linked: {cfg.lib_name} is not installed here; run: pip install -e '.[dev]'")
+    anew = stale(cfg)
     refresh_quarto_yml()
     nbdev.doclinks._build_modidx()
-    try: return proc_nbs(n_workers=min(os.cpu_count() or 1, 4))
+    try: return proc_nbs(n_workers=min(os.cpu_count() or 1, 4), force=anew)
     except Exception as e: sys.exit(f'nbdev cannot process the notebooks for the site; it runs their imports and exported cells. {e}')
-
-def own_docstrings(cfg, nb):
-    "What functions, methods and classes that a notebook exports say of themselves, by the names under which nbdev shows them: nms, Class.method."
-    module, own = re.search(r'#\| default_exp (\w+)', (cfg.nbs_path/nb).read_text(encoding='utf-8')), {}
-    for node in ast.parse((cfg.lib_path/f'{module[1]}.py').read_text(encoding='utf-8')).body if module else ():
-        for d in (node, *(node.body if isinstance(node, ast.ClassDef) else ())):
-            if not isinstance(d, (ast.FunctionDef, ast.ClassDef)): continue
-            patched = isinstance(d, ast.FunctionDef) and any(ast.unparse(x) == 'patch' for x in d.decorator_list)
-            owner = node.name if d is not node else ast.unparse(d.args.args[0].annotation) if patched else ''
-            own[f'{owner}.{d.name}'.lstrip('.')] = ast.get_docstring(d)
-    return own
-
-def caption(cells, i):
-    "What a figure shows, for those who cannot see it: its caption (the first words after it, in italics), or what it stands under."
-    after = next((c for c in cells[i + 1:] if c['cell_type'] == 'markdown' or ''.join(c['source']).strip()), None)
-    said = re.match(r'\*(?!\*)(.+?)\*(?!\*)', ''.join(after['source']).lstrip(), re.S) if after and after['cell_type'] == 'markdown' else None
-    heads = (h for c in cells[i::-1] if c['cell_type'] == 'markdown' for h in re.findall(r'^#+ (.+)', ''.join(c['source']), re.M)[::-1])
-    text = said[1] if said else f"Figure: {next(heads, 'of this page')}"
-    return ' '.join(re.sub(r'\[([^]]+)\]\([^)]+\)', r'\1', text).replace('`', '').split())
-
-def documented(text, shown, own):
-    "What nbdev shows of a symbol: without links in its signature's comments, under its own name, with its own docstring or with none."
-    text = re.sub(r'```python.*?```', lambda m: re.sub(r'\[(`[^`]+`)\]\([^)\s]+\)', r'\1', m[0]), text, flags=re.S)
-    name = re.search(r'^### (\S+)', text, re.M)
-    inner = name and '<locals>' in name[1]  # decorated; its name by itself, as of a data split, is not to lead to it
-    if inner: text = text.replace(name[0], f'### {shown}, the command').replace(f"def {name[1].split('.')[-1]}(", f'def {shown}(')
-    if name and (inner or name[1] in own and not own[name[1]] and 'class ' not in text):  # the docstring is that of another library
-        text = re.split(r'(?<=\n```)\n', text)[0] + (f'\n\n*{own[shown]}*' if own.get(shown) else '')
-    return text
-
-def tidy(cells, own):
-    "In processed cells: documentation that is our own, and words for each figure."
-    for i, cell in enumerate(cells):
-        source, outputs = ''.join(cell['source']), [o['data'] for o in cell.get('outputs', ()) if 'data' in o]
-        if shown := re.search(r'show_doc\(([\w.]+)', source):
-            for data in (d for d in outputs if 'text/markdown' in d): data['text/markdown'] = documented(''.join(data['text/markdown']), shown[1], own)
-        if any(kind.startswith('image/') for d in outputs for kind in d) and 'fig-alt' not in source:
-            cell['source'] = f'#| fig-alt: {json.dumps(caption(cells, i), ensure_ascii=False)}\n{source}'
 
 def stage(cfg, proc, dest):
     "Copy the processed notebooks under the names that nbdev's links have (03_boxes.ipynb: boxes.html), with links to match."
@@ -92,10 +60,10 @@ def stage(cfg, proc, dest):
         if not (proc/rel).is_file(): continue
         if src.suffix != '.ipynb':
             (dest/rel).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(proc/rel, dest/rel)
+            if src.suffix == '.qmd': (dest/rel).write_text(LINK.sub(unlink, (proc/rel).read_text(encoding='utf-8')), encoding='utf-8')
+            else: shutil.copy(proc/rel, dest/rel)
             continue
         nb = json.loads((proc/rel).read_text(encoding='utf-8'))
-        tidy(nb['cells'], own_docstrings(cfg, rel))
         text = LINK.sub(unlink, json.dumps(nb, ensure_ascii=False))
         text = RAW_LINK.sub(lambda m: m[1] + str(unnumbered(Path(m[2])).with_suffix('.html')), text)
         text = text.replace(site_url(cfg), '../' * (len(rel.parts) - 1))
@@ -104,12 +72,19 @@ def stage(cfg, proc, dest):
         (dest/unnumbered(rel)).write_text(text, encoding='utf-8')
     yml = (ROOT/'_quarto.yml').read_text(encoding='utf-8')
     yml = re.sub(r'(href: )(\S+\.ipynb)', unlink, yml)
+    yml = re.sub(r'(?m)^ *respect-user-color-scheme:.*\n', '', yml)  # smalldocs always does, and does not know the key
     (dest.parent/'_quarto.yml').write_text(yml, encoding='utf-8')
+
+def build_detector():
+    "What the page that detects in the browser loads: nbs/detector/build/."
+    from detector import make
+    if missing := make()['missing']: print(f'The detector page cannot run: {missing}')
 
 def build():
     "Build _docs/; ends with what smalldocs has to say where it warns of anything."
     cfg = config()
     if not importlib.util.find_spec('smalldocs'): sys.exit("smalldocs, which renders the site, is missing: pip install -e '.[dev]' with Python 3.11 or newer")
+    build_detector()
     proc = process(cfg)
     with tempfile.TemporaryDirectory() as tmp:
         pages = Path(tmp)/'pages'
@@ -125,21 +100,22 @@ def build():
                 page.write_text(text.replace(f'/nbs/{unnumbered(nb).as_posix()}', f'/nbs/{nb.as_posix()}'), encoding='utf-8')
         shutil.rmtree(cfg.doc_path, ignore_errors=True)
         shutil.move(out, cfg.doc_path)
-    unlink_undocumented(cfg)
+    by_sections(cfg)
     lost = cfg.doc_path/'404.html'
     if lost.is_file():  # it is shown at any depth, so its links start from the site's address
         text = re.sub(r'((?:href|src)=")(?:\./)?(?![a-z]+:|/|#)', rf'\g<1>{cfg.doc_baseurl}/', lost.read_text(encoding='utf-8'))
         lost.write_text(re.sub(r'(<meta[^>]*smalldocs:offset[^>]*content=")[^"]*', rf'\g<1>{cfg.doc_baseurl}/', text), encoding='utf-8')
     return done.returncode
 
-def unlink_undocumented(cfg):
-    "nbdev links every name in backticks that a module defines, even one without an entry on a page: that stays a plain name."
-    pages = read_pages(cfg)
-    for name in pages:
-        file = cfg.doc_path/name
-        keep = lambda m: m[0] if not broken(m[1], name, pages, cfg) else m[2]
-        text = file.read_text(encoding='utf-8')
-        file.write_text(re.sub(r'<a href="([^"]+#[^"]+)">(<code>[^<]+</code>)</a>', keep, text), encoding='utf-8')
+def by_sections(cfg):
+    "Let the search lead to sections, as Quarto's does: what stands under a smaller heading, such as a function's entry, counts for its section."
+    file, sections = cfg.doc_path/'search.json', []
+    own = {page: set(re.findall(r'<section id="([^"]+)"[^>]*class="[^"]*level2', (cfg.doc_path/page).read_text(encoding='utf-8'))) for page in read_pages(cfg)}
+    for entry in json.loads(file.read_text(encoding='utf-8')):
+        page, _, anchor = entry['href'].partition('#')
+        if not anchor or anchor in own[page] or not sections or not sections[-1]['href'].startswith(page): sections.append(entry)
+        else: sections[-1]['text'] += f" {entry['section']} {entry['text']}"
+    file.write_text(json.dumps(sections, ensure_ascii=False), encoding='utf-8')
 
 
 class Page(HTMLParser):
@@ -153,7 +129,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.ids.update(attrs[k] for k in ('id', 'name') if attrs.get(k))
-        self.counts.update([attrs['id']] if attrs.get('id') else [])
+        if attrs.get('id') and not attrs['id'].startswith('quarto-'): self.counts.update([attrs['id']])  # Quarto repeats ids of its own
         self.links += [attrs[k] for k in ('href', 'src') if attrs.get(k) and (tag, k) != ('base', 'href')]
         if tag in ('pre', 'code', 'script', 'style'):
             self.inside.append(tag)
@@ -186,7 +162,7 @@ def broken(url, page, pages, cfg):
     if not (found := local(url, page, cfg)): return None
     file, anchor = found
     if not file.exists(): return f'{url} leads nowhere'
-    if file.suffix == '.html' and anchor:
+    if file.suffix == '.html' and anchor and anchor != 'top':  # a browser knows the top of any page
         target = pages.get(file.relative_to(cfg.doc_path).as_posix())
         if target and anchor not in target.ids: return f'{url} has no such anchor'
     if line := re.fullmatch(r'L(\d+)(-L\d+)?', anchor):

@@ -4,15 +4,16 @@ This file is kept by hand; nbdev writes only the line of the version."""
 __version__ = "0.1.0"
 
 _MODULES = {
+    'DetectionDataModule': 'training',
     'InputError': 'files',
     'Learner': 'learner',
     'PRESETS': 'recipe',
     'Recipe': 'recipe',
-    'VOCDataModule': 'training',
     'VOCDataset': 'data',
     'YOLOv3': 'model',
     'detect_images': 'export',
     'evaluate': 'evaluation',
+    'from_folder': 'formats',
     'heat_map': 'gradcam',
     'make_toyvoc': 'toyvoc',
     'open_weights': 'networks',

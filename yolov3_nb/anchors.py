@@ -7,36 +7,55 @@ __all__ = ['STRIDES', 'ANCHORS', 'MAX_STRETCH', 'iou_kmeans', 'best_possible_rec
            'decode_targets', 'decode']
 
 # %% ../nbs/04_anchors.ipynb #import-math-numpy-as-np-torc
-import math, numpy as np, torch
+import math
+
+import numpy as np
+import torch
 from torch import Tensor
 
 from .boxes import cxcywh_to_xyxy, wh_iou, xyxy_to_cxcywh
 
 # %% ../nbs/04_anchors.ipynb #iou-kmeans
+def _spread_centres(wh, k, rng):
+    "k-means++: each further centre is drawn with a chance that grows with its distance."
+    centres = wh[rng.integers(len(wh))][None]
+    while len(centres) < k:
+        distance = (1 - wh_iou(wh, centres).amax(1)).clamp(min=0)
+        chance = distance.square().numpy()
+        drawn = rng.choice(len(wh), p=chance/chance.sum())
+        centres = torch.cat([centres, wh[drawn][None]])
+    return centres
+
+def _move_centres(wh, centres, iou, owner):
+    "Each centre moves to the median of its boxes; one without, to the box that is served worst."
+    iou = iou.clone()
+    for j in range(len(centres)):
+        members = wh[owner == j]
+        if not len(members):
+            worst = iou.argmin()
+            iou[worst] = 1  # the next empty cluster takes another one
+            members = wh[worst][None]
+        centres[j] = members.quantile(0.5, dim=0)
+
 def iou_kmeans(
     wh:Tensor, # widths and heights (N, 2)
     k:int, # number of clusters
     seed:int=0, # of the first centres
     rounds:int=300, # at most so many
 ) -> Tensor: # (k, 2) float64, centres
-    "k-means with the distance 1 - IoU (Redmon and Farhadi 2017, sec. 2) from k-means++ seeds; centres are medians."
-    wh, rng = wh.double().cpu(), np.random.default_rng(seed)
-    if len(wh.unique(dim=0)) < k: raise ValueError(f'{len(wh)} boxes have fewer than {k} different sizes: give more boxes or a smaller k.')
-    centres = wh[rng.integers(len(wh))][None]
-    while len(centres) < k:
-        d = (1 - wh_iou(wh, centres).amax(1)).clamp(min=0).square().numpy()
-        centres = torch.cat([centres, wh[rng.choice(len(wh), p=d / d.sum())][None]])
-    old = None
+    "k-means with the distance 1 - IoU (Redmon and Farhadi 2017, sec. 2); centres are medians."
+    wh = wh.double().cpu()
+    if len(wh.unique(dim=0)) < k:
+        raise ValueError(f'{len(wh)} boxes have fewer than {k} different sizes: '
+                         'give more boxes or a smaller k.')
+    centres = _spread_centres(wh, k, np.random.default_rng(seed))
+    before = None
     for _ in range(rounds):
-        best, owner = wh_iou(wh, centres).max(1)
-        if old is not None and owner.equal(old): break
-        old, best = owner, best.clone()
-        for j in range(k):
-            mine = wh[owner == j]
-            if not len(mine):                       # an empty cluster moves to the box that is served worst
-                worst = best.argmin()
-                mine, best[worst] = wh[worst][None], 1
-            centres[j] = mine.quantile(0.5, dim=0)
+        iou, owner = wh_iou(wh, centres).max(1)
+        if before is not None and owner.equal(before):
+            break
+        before = owner
+        _move_centres(wh, centres, iou, owner)
     return centres
 
 # %% ../nbs/04_anchors.ipynb #best-possible-recall
@@ -53,119 +72,199 @@ def best_possible_recall(
 def kmeans_anchors(
     wh:Tensor, # widths and heights in pixels (N, 2)
     k:int=9, # a multiple of 3
-    seed:int=0,
+    seed:int=0, # of the first start
     tries:int=10, # the best of so many starts, by mean IoU of a box with its nearest anchor
 ) -> Tensor: # (3, k / 3, 2) float32: big anchors first, as STRIDES; within a scale by rising area
     "Anchors for three scales from the boxes of a data set."
-    if k % 3: raise ValueError(f'k is {k}: give a multiple of 3, so that each of the three scales gets as many.')
+    if k % 3:
+        raise ValueError(f'k is {k}: give a multiple of 3, '
+                         'so that each of the three scales gets as many.')
     runs = [iou_kmeans(wh, k, seed + i) for i in range(tries)]
-    best = max(runs, key=lambda c: wh_iou(wh.double().cpu(), c).amax(1).mean().item())
-    return best[best.prod(1).argsort()].reshape(3, k // 3, 2).flip(0).float()
+    wh = wh.double().cpu()
+    best = max(runs, key=lambda centres: wh_iou(wh, centres).amax(1).mean().item())
+    by_area = best[best.prod(1).argsort()]                     # small ones first
+    small, medium, large = by_area.reshape(3, k//3, 2)
+    return torch.stack([large, medium, small]).float()
 
 # %% ../nbs/04_anchors.ipynb #strides-32-16-8-anchors
 STRIDES = (32, 16, 8)
 
 ANCHORS = {
-    'coco':   (((116, 90), (156, 198), (373, 326)), ((30, 61), (62, 45), (59, 119)), ((10, 13), (16, 30), (33, 23))),
-    'voc':    (((195, 115), (163, 234), (313, 247)), ((47, 101), (87, 75), (92, 161)), ((17, 22), (27, 57), (49, 35))),
-    'toyvoc': (((86, 127), (131, 107), (170, 170)), ((82, 62), (67, 94), (108, 79)), ((66, 46), (47, 73), (42, 115)))}
+    'coco': (
+        ((116, 90), (156, 198), (373, 326)),
+        ((30, 61), (62, 45), (59, 119)),
+        ((10, 13), (16, 30), (33, 23))),
+    'voc': (
+        ((195, 115), (163, 234), (313, 247)),
+        ((47, 101), (87, 75), (92, 161)),
+        ((17, 22), (27, 57), (49, 35))),
+    'toyvoc': (
+        ((86, 127), (131, 107), (170, 170)),
+        ((82, 62), (67, 94), (108, 79)),
+        ((66, 46), (47, 73), (42, 115)))}
 
 # %% ../nbs/04_anchors.ipynb #scale-anchors
-def scale_anchors(anchors, # (3, 3, 2) widths and heights in pixels at 416
-                  size:int, # side of the network's input, pixels
+def scale_anchors(
+    anchors, # (3, 3, 2) widths and heights in pixels at 416
+    size:int, # side of the network's input, pixels
 ) -> Tensor: # (3, 3, 2) float32, pixels at `size`
-    "Anchors for another input size: they grow with the picture."
-    return torch.as_tensor(anchors, dtype=torch.float32) * size / 416
+    "Anchors for another input size: they grow with the image."
+    return torch.as_tensor(anchors, dtype=torch.float32)*size/416
 
 # %% ../nbs/04_anchors.ipynb #turns
 def _turns(cells):
     "For each box, how many boxes before it share its cell (N,)."
     cells, order = cells.sort(stable=True)
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device) - torch.searchsorted(cells, cells))
+    place = torch.arange(len(order), device=order.device)
+    return torch.empty_like(order).scatter_(0, order, place - torch.searchsorted(cells, cells))
+
+def _check_boxes(boxes, centre, image, size):
+    "Raises `ValueError` for boxes that no cell can hold."
+    moved = (centre - boxes[:, :2]).abs().amax(1)
+    good = (moved < 0.01) & (boxes[:, 2:] > 0).all(1)  # rounding may push a centre over the edge
+    if not good.all():
+        n = int((~good).nonzero()[0])
+        box = cxcywh_to_xyxy(boxes[n]).tolist()
+        raise ValueError(f'Box {box} of image {int(image[n])} of the batch has no area, '
+                         f'or its centre lies off the {size[0]}x{size[1]} input: '
+                         'clip boxes to the image and drop those with nothing left.')
 
 def _gather(targets, size, difficult):
-    "All boxes of a batch as cxcywh (N, 4), their labels and image numbers (N,); refuses what no cell can hold."
+    "All boxes of a batch as cxcywh (N, 4), their labels and image numbers (N,)."
     boxes = xyxy_to_cxcywh(torch.cat([t['boxes'].reshape(-1, 4) for t in targets]).float())
     labels = torch.cat([t['labels'] for t in targets]).float()
-    image = torch.arange(len(targets)).repeat_interleave(torch.tensor([len(t['boxes']) for t in targets])).to(boxes.device)
+    counts = torch.tensor([len(t['boxes']) for t in targets])
+    image = torch.arange(len(targets)).repeat_interleave(counts).to(boxes.device)
     if not difficult:
         keep = ~torch.cat([t['difficult'] for t in targets])
         boxes, labels, image = boxes[keep], labels[keep], image[keep]
     centre = boxes[:, :2].clamp(min=0).minimum(boxes.new_tensor([size[1], size[0]]))
-    good = ((centre - boxes[:, :2]).abs() < 0.01).all(1) & (boxes[:, 2:] > 0).all(1)       # rounding may push a centre over the edge
-    if not good.all():
-        n = int((~good).nonzero()[0])
-        raise ValueError(f'Box {cxcywh_to_xyxy(boxes[n]).tolist()} of image {int(image[n])} of the batch has no area, or its centre lies '
-                         f'off the {size[0]}x{size[1]} input: clip boxes to the picture and drop those with nothing left.')
+    _check_boxes(boxes, centre, image, size)
     return torch.cat([centre, boxes[:, 2:]], 1), labels, image
 
 # %% ../nbs/04_anchors.ipynb #encode
+def _cell(boxes, stride, rows, cols):
+    "Row and column of each centre (N,), and its place within the cell (N, 2)."
+    at = boxes[:, :2]/stride                       # in cells
+    col = at[:, 0].long().clamp(max=cols - 1)      # the far edge belongs to the last cell
+    row = at[:, 1].long().clamp(max=rows - 1)
+    return row, col, at - torch.stack([col, row], 1)
+
+def _select(cell, rows):
+    "Image, row and column of some of the boxes."
+    return tuple(index[rows] for index in cell)
+
+def _free(cells, cell):
+    "Which of the three slots of each box's cell no box has taken (n, 3)."
+    return cells[cell][..., 4] < 1
+
+def _write_ignored(cells, cell, iou, threshold):
+    "Anchors that overlap a box by more than `threshold`."
+    box, anchor = (iou > threshold).nonzero(as_tuple=True)
+    cells[(*_select(cell, box), anchor)] = cells.new_tensor([0, 0, 0, 0, -1, 0])
+
+def _write_positives(cells, cell, iou, value, turn):
+    "Each box takes its best free anchor: the first of each cell, then the second, then the third."
+    for t in range(3):  # a cell has room for three
+        now = turn == t
+        here = _select(cell, now)
+        best = iou[now].where(_free(cells, here), -1.).argmax(1)
+        cells[(*here, best)] = value[now]
+
+def _write_more_positives(cells, cell, iou, value, turn, threshold):
+    "Free anchors that overlap a box by more than `threshold`, in the same order."
+    for t in range(3):
+        now = turn == t
+        here = _select(cell, now)
+        box, anchor = ((iou[now] > threshold) & _free(cells, here)).nonzero(as_tuple=True)
+        cells[(*_select(here, box), anchor)] = value[now][box]
+
+# %% ../nbs/04_anchors.ipynb #encode-def
+def _encode_scale(grid, boxes, labels, image, anchors, stride, ignore_iou, positive_iou):
+    "Fill one grid (B, 3, rows, cols, 6) with boxes cxcywh (N, 4)."
+    rows, cols = grid.shape[2:4]
+    row, col, place = _cell(boxes, stride, rows, cols)
+    iou = wh_iou(boxes[:, 2:], anchors)               # (N, 3)
+    one = torch.ones_like(labels)
+    value = torch.cat([place, boxes[:, 2:], one[:, None], labels[:, None]], 1)  # (N, 6)
+
+    cells = grid.permute(0, 2, 3, 1, 4)               # (B, rows, cols, 3, 6), a view
+    cell = image, row, col
+    turn = _turns((image*rows + row)*cols + col)
+    _write_ignored(cells, cell, iou, ignore_iou)
+    _write_positives(cells, cell, iou, value, turn)
+    if positive_iou < 1:
+        _write_more_positives(cells, cell, iou, value, turn, positive_iou)
+
 def encode(
     targets:list, # B targets with boxes in pixels of the network's input
     anchors, # (3, 3, 2) pixels at that input size
     size, # side of the input, or (height, width); multiples of 32
     ignore_iou:float=0.5, # other anchors of a box's cell that overlap it more than this are ignored
     difficult:bool=True, # encode boxes marked difficult too
-    positive_iou:float=1., # free anchors of a box's cell that overlap it more than this are positive too; 1: none
-) -> list: # three tensors (B, 3, H/s, W/s, 6) for s in STRIDES: x, y in the cell, w, h in pixels, obj 1 / 0 / -1 (ignored), label
-    "Targets on three grids: each box, in file order, takes on each scale its best free anchor at the cell of its centre."
+    positive_iou:float=1., # free anchors that overlap a box more are positive too; 1: none
+) -> list: # three tensors (B, 3, H/s, W/s, 6): x, y in the cell, w, h in pixels, 1 / 0 / -1, label
+    "Targets on three grids; objectness is 1 for positive, 0 for empty, -1 for ignored slots."
     H, W = (size, size) if isinstance(size, int) else size
-    if H % 32 or W % 32: raise ValueError(f'The input is {H}x{W}: both sides must be multiples of 32.')
-    boxes, labels, image = _gather(targets, (H, W), difficult)                                 # (N, 4) cxcywh, (N,), (N,)
-    shapes = [(len(targets), 3, H // s, W // s, 6) for s in STRIDES]
-    counts = [math.prod(s[:4]) for s in shapes]                                                 # slots of each grid
-    flat = boxes.new_zeros(sum(counts), 6)                                                      # all of them, one a row
-    column = lambda v: boxes.new_tensor(v, dtype=torch.int64)[:, None]                          # (3, 1)
-    begin, rows, cols = column([0, counts[0], sum(counts[:2])]), column([s[2] for s in shapes]), column([s[3] for s in shapes])
-    at = boxes[:, :2] / boxes.new_tensor(STRIDES)[:, None, None]                                # (3, N, 2) centres, in cells
-    col, row = at[..., 0].long().minimum(cols - 1), at[..., 1].long().minimum(rows - 1)         # (3, N)
-    iou = wh_iou(boxes[:, 2:], torch.as_tensor(anchors, device=boxes.device).reshape(9, 2)).view(-1, 3, 3).transpose(0, 1)
-    slot = torch.stack([begin + ((image * 3 + a) * rows + row) * cols + col for a in range(3)], -1)  # (3, N, 3) rows of `flat`
-    value = torch.stack([at[..., 0] - col, at[..., 1] - row, *boxes[:, 2:].T[:, None].expand(2, 3, -1),
-                         torch.ones_like(at[..., 0]), labels.expand(3, -1)], -1)                # (3, N, 6)
-    flat[slot[iou > ignore_iou], 4] = -1
-    turn = _turns(slot[..., 0].flatten()).view(3, -1)
-    for t in range(3):                                                                          # a cell has room for three
-        now = turn == t
-        free = iou[now].where(flat[slot[now], 4] < 1, -1.)                                      # (n, 3)
-        flat[slot[now].gather(1, free.argmax(1, keepdim=True))[:, 0]] = value[now]
-    for t in range(3 if positive_iou < 1 else 0):
-        now = turn == t
-        more = (iou[now] > positive_iou) & (flat[slot[now], 4] < 1)                             # (n, 3)
-        flat[slot[now][more]] = value[now][:, None].expand(-1, 3, -1)[more]
-    return [f.view(s) for f, s in zip(flat.split(counts), shapes)]
+    if H % 32 or W % 32:
+        raise ValueError(f'The input is {H}x{W}: both sides must be multiples of 32.')
+    boxes, labels, image = _gather(targets, (H, W), difficult)   # (N, 4) cxcywh, (N,), (N,)
+    anchors = torch.as_tensor(anchors, device=boxes.device)
+    grids = []
+    for three, stride in zip(anchors, STRIDES):
+        grid = boxes.new_zeros(len(targets), 3, H//stride, W//stride, 6)
+        _encode_scale(grid, boxes, labels, image, three, stride, ignore_iou, positive_iou)
+        grids.append(grid)
+    return grids
 
 # %% ../nbs/04_anchors.ipynb #decode-targets
 def decode_targets(
     encoded:list, # what `encode` returns
-) -> dict: # boxes xyxy pixels (P, 4), labels (P,), image (P,), scale (P,), anchor (P,), cell (P, 2) row and column
-    "Every positive of every grid as a box again: the inverse of `encode`, a box comes back once for each scale that it got."
-    found = []
-    for scale, (enc, stride) in enumerate(zip(encoded, STRIDES)):
-        image, anchor, row, col = (enc[..., 4] == 1).nonzero(as_tuple=True)
-        x, y, w, h, _, label = enc[image, anchor, row, col].unbind(-1)
-        boxes = cxcywh_to_xyxy(torch.stack([(x + col) * stride, (y + row) * stride, w, h], -1))
-        found.append((boxes, label.long(), image, torch.full_like(image, scale), anchor, torch.stack([row, col], -1)))
-    return dict(zip(('boxes', 'labels', 'image', 'scale', 'anchor', 'cell'), map(torch.cat, zip(*found))))
+) -> dict: # boxes xyxy pixels (P, 4); labels, image, scale, anchor (P,); cell (P, 2) row, column
+    "Every positive of every grid as a box again: a box comes back once for each scale that it got."
+    found = {name: [] for name in ('boxes', 'labels', 'image', 'scale', 'anchor', 'cell')}
+    for scale, (grid, stride) in enumerate(zip(encoded, STRIDES)):
+        image, anchor, row, col = (grid[..., 4] == 1).nonzero(as_tuple=True)
+        x, y, w, h, _, label = grid[image, anchor, row, col].unbind(-1)
+        centred = torch.stack([(x + col)*stride, (y + row)*stride, w, h], -1)
+        found['boxes'].append(cxcywh_to_xyxy(centred))
+        found['labels'].append(label.long())
+        found['image'].append(image)
+        found['scale'].append(torch.full_like(image, scale))
+        found['anchor'].append(anchor)
+        found['cell'].append(torch.stack([row, col], -1))
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 # %% ../nbs/04_anchors.ipynb #decode
 MAX_STRETCH = 64
 
+def _slots(h, w, device):
+    "Anchor, row and column of each slot of a grid (3, h, w, 3)."
+    axes = [torch.arange(n, device=device) for n in (3, h, w)]
+    return torch.stack(torch.meshgrid(*axes, indexing='ij'), -1)
+
+def _decode_scale(pred, anchors, stride):
+    "Boxes of one raw output (B, 3, h, w, 4); anchor, row, column of each slot (3, h, w, 3)."
+    slots = _slots(*pred.shape[2:4], pred.device)
+    corner = slots[..., [2, 1]]                                  # column and row, as x and y
+    centre = (pred[..., :2].sigmoid() + corner)*stride
+    stretch = pred[..., 2:4].clamp(max=math.log(MAX_STRETCH)).exp()
+    wh = anchors[:, None, None]*stretch
+    return cxcywh_to_xyxy(torch.cat([centre, wh], -1)), slots
+
 def decode(
-    preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5 + C): x, y, w, h, objectness, classes
+    preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5 + C)
     anchors, # (3, 3, 2) pixels at the input size
-) -> dict: # boxes xyxy pixels (B, A, 4), obj logits (B, A), cls logits (B, A, C), where (A, 4): scale, anchor, row, column
-    "Raw outputs to float32 boxes (Redmon and Farhadi 2018, sec. 2.1), no side longer than `MAX_STRETCH` anchors; changes no input."
+) -> dict: # boxes xyxy pixels (B, A, 4); logits obj (B, A) and cls (B, A, C); where (A, 4)
+    "Raw outputs to boxes (YOLOv3, sec. 2.1); `where` is scale, anchor, row and column of each."
     anchors = torch.as_tensor(anchors, dtype=torch.float32, device=preds[0].device)
-    boxes, where = [], []
-    for scale, (p, stride) in enumerate(zip(preds, STRIDES)):
-        B, _, h, w, _ = p.shape
-        n = [torch.arange(n, device=p.device) for n in (3, h, w)]
-        place = torch.stack(torch.meshgrid(*n, indexing='ij'), -1)                                      # (3, h, w, 3) anchor, row, column
-        p = p.float()
-        xy = (p[..., :2].sigmoid() + place[..., [2, 1]]) * stride
-        wh = anchors[scale][:, None, None] * p[..., 2:4].clamp(max=math.log(MAX_STRETCH)).exp()
-        boxes.append(cxcywh_to_xyxy(torch.cat([xy, wh], -1)).reshape(B, -1, 4))
-        where.append(torch.cat([torch.full_like(place[..., :1], scale), place], -1).reshape(-1, 4))
-    rest = torch.cat([p[..., 4:].reshape(len(p), -1, p.shape[-1] - 4) for p in preds], 1)               # (B, A, 1 + C)
-    return {'boxes': torch.cat(boxes, 1), 'obj': rest[..., 0], 'cls': rest[..., 1:], 'where': torch.cat(where)}
+    boxes, rest, where = [], [], []
+    for scale, (pred, stride) in enumerate(zip(preds, STRIDES)):
+        of_scale, slots = _decode_scale(pred.float(), anchors[scale], stride)
+        number = torch.full_like(slots[..., :1], scale)
+        boxes.append(of_scale.flatten(1, 3))
+        rest.append(pred[..., 4:].flatten(1, 3))
+        where.append(torch.cat([number, slots], -1).flatten(0, 2))
+    rest = torch.cat(rest, 1)                                    # (B, A, 1 + C)
+    return {'boxes': torch.cat(boxes, 1), 'obj': rest[..., 0], 'cls': rest[..., 1:],
+            'where': torch.cat(where)}

@@ -7,159 +7,271 @@ __all__ = ['ERROR_TYPES', 'write_detections', 'read_detections', 'error_types', 
            'reliability', 'diagnose']
 
 # %% ../nbs/09b_errors.ipynb #imports-export
-import json, math, torch
+import json
+import math
 from pathlib import Path
+
+import torch
 from torch import Tensor
 
 from .data import InputError, write_whole
-from .evaluation import _check, _claims, _first_of_run, ap_metrics, average_precision, match, overlaps, pr_curve
+from yolov3_nb.evaluation import (
+    _check, _claims, _first_of_run, _or_none, ap_metrics, average_precision, match, overlaps,
+    pr_curve)
 
 # %% ../nbs/09b_errors.ipynb #write-detections
-def _coco_id(id): # '000012' -> 12, as conversions of VOC have it; '2008_000123' -> 2008000123; any other name stays as it is
-    return int(digits) if (digits := id.replace('_', '')).isdecimal() else id
+def _coco_id(name):
+    "'000012' → 12, as conversions of VOC have it; '2008_000123' → 2008000123; others stay."
+    digits = name.replace('_', '')
+    return int(digits) if digits.isdecimal() else name
 
-def _coco_truth(gts, ids, sizes, class_names): # the annotation file that COCO's programs want beside the results
-    boxes = gts['boxes'].double().tolist()
-    rows = zip(gts['image'].tolist(), gts['labels'].tolist(), boxes, gts['difficult'].tolist())
-    return {'info': {}, 'images': [{'id': _coco_id(i), 'file_name': f'{i}.jpg', 'height': h, 'width': w} for i, (h, w) in zip(ids, sizes)],
-            'categories': [{'id': c, 'name': name} for c, name in enumerate(class_names, 1)],
-            'annotations': [{'id': n, 'image_id': _coco_id(ids[i]), 'category_id': c + 1, 'bbox': [x, y, x2 - x, y2 - y],
-                             'area': (x2 - x)*(y2 - y), 'iscrowd': int(d)} for n, (i, c, (x, y, x2, y2), d) in enumerate(rows, 1)]}
+def _coco_truth(gts, ids, sizes, class_names):
+    "The annotation file that COCO's programs want beside the results."
+    images = [{'id': _coco_id(name), 'file_name': f'{name}.jpg', 'height': h, 'width': w}
+              for name, (h, w) in zip(ids, sizes)]
+    categories = [{'id': c, 'name': name} for c, name in enumerate(class_names, 1)]
+    columns = (gts[k].tolist() for k in ('image', 'labels', 'difficult'))
+    rows = zip(*columns, gts['boxes'].double().tolist())
+    annotations = []
+    for n, (image, label, difficult, (x1, y1, x2, y2)) in enumerate(rows, 1):
+        annotations.append({
+            'id': n, 'image_id': _coco_id(ids[image]), 'category_id': label + 1,
+            'bbox': [x1, y1, x2 - x1, y2 - y1], 'area': (x2 - x1)*(y2 - y1),
+            'iscrowd': int(difficult)})
+    return {'info': {}, 'images': images, 'categories': categories, 'annotations': annotations}
 
+def _rows(dets, ids):
+    "Name of the image, label, box and score of each detection, as plain numbers."
+    image, labels = dets['image'].tolist(), dets['labels'].tolist()
+    boxes = dets['boxes'].cpu().double().tolist()
+    scores = dets['scores'].cpu().numpy().astype(str)  # the shortest that come back as they were
+    return [(ids[i], c, box, float(s)) for i, c, box, s in zip(image, labels, boxes, scores)]
+
+def _coco_line(name, label, box, score):
+    x1, y1, x2, y2 = box
+    return json.dumps({'image_id': _coco_id(name), 'category_id': label + 1,
+                       'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': score})
+
+# %% ../nbs/09b_errors.ipynb #write-detections-def
 def write_detections(
     folder:str|Path, # made where it is missing
     dets:dict, # detections: image (N,), boxes (N, 4) xyxy pixels, labels (N,), scores (N,)
-    ids:list, # name of each picture
+    ids:list, # name of each image
     class_names:tuple, # C names
     split:str='test', # goes into the names of VOC's files
-    truth:tuple=None, # ground truths, and (height, width) of each picture: written as COCO's annotation file, too
+    truth:tuple=None, # ground truths, and (height, width) of each image, for COCO's annotation file
 ) -> list: # the files written
-    "Write detections as the VOC devkit's `comp4_det_SPLIT_CLASS.txt`, and as COCO's results, `coco_results.json`."
-    image, labels, boxes = (dets[k].cpu().double().tolist() for k in ('image', 'labels', 'boxes'))
-    scores = dets['scores'].cpu().numpy().astype(str)          # the shortest that come back as they were
-    rows = [(ids[int(i)], int(c), b, float(s)) for i, c, b, s in zip(image, labels, boxes, scores)]
-    texts = {f'comp4_det_{split}_{name}.txt': [] for name in class_names}
-    files = list(texts.values())
-    for id, c, (x1, y1, x2, y2), s in rows: files[c].append(f'{id} {s} {x1 + 1} {y1 + 1} {x2} {y2}\n')
-    coco = [json.dumps({'image_id': _coco_id(id), 'category_id': c + 1, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': s})
-            for id, c, (x1, y1, x2, y2), s in rows]
-    texts['coco_results.json'] = '[\n' + ',\n'.join(coco) + '\n]\n'
-    if truth: texts['coco_truth.json'] = json.dumps(_coco_truth(truth[0], ids, truth[1], class_names))
-    files = {Path(folder)/name: ''.join(text).encode() for name, text in texts.items()}
+    "Write the VOC devkit's `comp4_det_SPLIT_CLASS.txt`, and COCO's results, `coco_results.json`."
+    rows = _rows(dets, ids)
+    lines = [[] for _ in class_names]
+    for name, label, (x1, y1, x2, y2), score in rows:
+        lines[label].append(f'{name} {score} {x1 + 1} {y1 + 1} {x2} {y2}\n')
+    texts = {f'comp4_det_{split}_{name}.txt': ''.join(of_class)
+             for name, of_class in zip(class_names, lines)}
+    texts['coco_results.json'] = '[\n' + ',\n'.join(_coco_line(*row) for row in rows) + '\n]\n'
+    if truth:
+        texts['coco_truth.json'] = json.dumps(_coco_truth(truth[0], ids, truth[1], class_names))
+    files = {Path(folder)/name: text.encode() for name, text in texts.items()}
     write_whole(files, 'make room, or give another folder')
     return list(files)
 
 # %% ../nbs/09b_errors.ipynb #read-detections
 def _text(path):
-    try: return path.read_text(encoding='utf-8')
-    except OSError as e: raise InputError(f'{path} cannot be read ({e.strerror}): give a file or folder of results.') from None
-    except UnicodeDecodeError: raise InputError(f'{path}, line 1: this is no text; give JSON, or lines as in VOC.') from None
+    "What a file holds."
+    try:
+        return path.read_text(encoding='utf-8')
+    except OSError as e:
+        raise InputError(f'{path} cannot be read ({e.strerror}): '
+                         'give a file or folder of results.') from None
+    except UnicodeDecodeError:
+        raise InputError(f'{path}, line 1: this is no text; '
+                         'give JSON, or lines as in VOC.') from None
 
-def _row(where, image, label, score, box): # a detection as it is kept, or one sentence about it
-    if not all(map(math.isfinite, (score, *box))): raise InputError(f'{where}: score or box is NaN or infinite; leave it out.')
-    if box[2] < box[0] or box[3] < box[1]:
-        raise InputError(f'{where}: the box ends before it begins; VOC wants two corners, COCO a corner, width and height.')
+def _row(where, image, label, score, box):
+    "A detection as it is kept, or one sentence about it."
+    if not all(map(math.isfinite, (score, *box))):
+        raise InputError(f'{where}: score or box is NaN or infinite; leave it out.')
+    x1, y1, x2, y2 = box
+    if x2 < x1 or y2 < y1:
+        raise InputError(f'{where}: the box ends before it begins; '
+                         'VOC wants two corners, COCO a corner, width and height.')
     return image, label, score, *box
 
-def _voc_rows(path, label, ids): # one file of one class
-    for n, line in enumerate(_text(path).splitlines(), 1):
-        where, fields = f'{path}, line {n}', line.split()
-        if not fields: continue
-        if len(fields) != 6: raise InputError(f'{where}: {len(fields)} columns; six are wanted: picture, score, xmin, ymin, xmax, ymax.')
-        if fields[0] not in ids: raise InputError(f'{where}: {fields[0]!r} is none of the {len(ids)} pictures; name the split it is for.')
-        try: score, x1, y1, x2, y2 = map(float, fields[1:])
-        except ValueError: raise InputError(f'{where}: {" ".join(fields[1:])!r} should be five numbers.') from None
-        yield _row(where, ids[fields[0]], label, score, (x1 - 1, y1 - 1, x2, y2))
+# %% ../nbs/09b_errors.ipynb #voc-rows
+def _voc_row(where, fields, label, ids):
+    "A line of a file of one class."
+    if len(fields) != 6:
+        raise InputError(f'{where}: {len(fields)} columns; '
+                         'six are wanted: image, score, xmin, ymin, xmax, ymax.')
+    name, *numbers = fields
+    if name not in ids:
+        raise InputError(f'{where}: {name!r} is none of the {len(ids)} images; '
+                         'name the split it is for.')
+    try:
+        score, x1, y1, x2, y2 = map(float, numbers)
+    except ValueError:
+        raise InputError(f'{where}: {" ".join(numbers)!r} should be five numbers.') from None
+    return _row(where, ids[name], label, score, (x1 - 1, y1 - 1, x2, y2))
 
-def _line_of(text, n): # the line on which entry n of a JSON list begins
-    at, decoder = text.index('[') + 1, json.JSONDecoder()
-    for k in range(n + 1):
-        while text[at] in ' \t\r\n,': at += 1
-        start, at = at, decoder.raw_decode(text, at)[1]
-    return text.count('\n', 0, start) + 1
-
-def _coco_rows(path, ids, num_classes):
-    text = _text(path)
-    try: entries = json.loads(text)
-    except json.JSONDecodeError as e: raise InputError(f'{path}, line {e.lineno}: this is not JSON ({e.msg}); is the file whole?') from None
-    if not isinstance(entries, list): raise InputError(f"{path}, line 1: COCO's results are a list; is this the annotation file?")
-    num_images, ids = len(ids), {_coco_id(k): i for k, i in ids.items()} | ids
-    for n, e in enumerate(entries):
-        where = lambda: f'{path}, line {_line_of(text, n)}'
-        try: (x, y, w, h), i, label, score = map(float, e['bbox']), ids.get(e['image_id']), e['category_id'], float(e['score'])
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f'{where()}: a detection has image_id, category_id, bbox (four numbers) and score.') from None
-        if i is None: raise InputError(f"{where()}: {e['image_id']!r} is none of the {num_images} pictures; name the split it is for.")
-        if label not in range(1, num_classes + 1): raise InputError(f'{where()}: category {label!r} is none of 1 to {num_classes}.')
-        if not (w >= 0 and h >= 0 and math.isfinite(x + y + w + h + score)): _row(where(), i, label, score, (x, y, x + w, y + h))
-        yield i, label - 1, score, x, y, x + w, y + h
-
-def _class_files(path, class_names): # label -> the file of its class
-    files, found = sorted(path.glob('*_det_*.txt')) if path.is_dir() else [path], {}
-    if not files: raise InputError(f"{path} holds no comp4_det_SPLIT_CLASS.txt: give the folder of VOC's files, or a JSON file.")
-    for f in files:
-        name = max((c for c in class_names if f.stem.endswith(f'_{c}')), key=len, default=None)
-        if name is None: raise InputError(f'{f}: its name ends in none of the classes {", ".join(class_names)}.')
-        if (label := class_names.index(name)) in found: raise InputError(f'{f} and {found[label].name} are for one class.')
-        found[label] = f
+def _class_files(path, class_names):
+    "label → the file of its class"
+    files = sorted(path.glob('*_det_*.txt')) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path} holds no comp4_det_SPLIT_CLASS.txt: "
+                         "give the folder of VOC's files, or a JSON file.")
+    found = {}
+    for file in files:
+        name = max((c for c in class_names if file.stem.endswith(f'_{c}')), key=len, default=None)
+        if name is None:
+            known = ', '.join(class_names)
+            raise InputError(f'{file}: its name ends in none of the classes {known}.')
+        label = class_names.index(name)
+        if label in found:
+            raise InputError(f'{file} and {found[label].name} are for one class.')
+        found[label] = file
     return found
 
+def _voc_rows(path, class_names, ids):
+    "All detections of VOC's files, one a class."
+    for label, file in _class_files(path, class_names).items():
+        for n, line in enumerate(_text(file).splitlines(), 1):
+            if line.strip():
+                yield _voc_row(f'{file}, line {n}', line.split(), label, ids)
+
+# %% ../nbs/09b_errors.ipynb #coco-rows
+def _line_of(text, n):
+    "The line on which entry n of a JSON list begins."
+    at, decoder = text.index('[') + 1, json.JSONDecoder()
+    for _ in range(n + 1):
+        while text[at] in ' \t\r\n,':
+            at += 1
+        start = at
+        at = decoder.raw_decode(text, at)[1]
+    return text.count('\n', 0, start) + 1
+
+def _coco_entries(path, text):
+    "The list in COCO's results."
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise InputError(f'{path}, line {e.lineno}: this is not JSON ({e.msg}); '
+                         'is the file whole?') from None
+    except (ValueError, RecursionError):
+        raise InputError(f'{path}: its numbers or lists are beyond all measure; '
+                         'is it a file of results?') from None
+    if not isinstance(entries, list):
+        raise InputError(f"{path}, line 1: COCO's results are a list; is this the annotation file?")
+    return entries
+
+def _coco_rows(path, ids, num_classes):
+    "All detections of COCO's results."
+    text = _text(path)
+    by_id = {_coco_id(name): i for name, i in ids.items()} | ids
+    for n, entry in enumerate(_coco_entries(path, text)):
+        try:
+            x, y, w, h = map(float, entry['bbox'])
+            image, label, score = entry['image_id'], entry['category_id'], float(entry['score'])
+            known = image in by_id
+            valid = label in range(1, num_classes + 1)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise InputError(f'{path}, line {_line_of(text, n)}: a detection has image_id, '
+                             'category_id, bbox (four numbers) and score.') from None
+        if known and valid and w >= 0 and h >= 0 and math.isfinite(x + y + w + h + score):
+            yield by_id[image], int(label) - 1, score, x, y, x + w, y + h
+            continue
+        where = f'{path}, line {_line_of(text, n)}'  # looked up only now, since it takes time
+        if not known:
+            raise InputError(f'{where}: {image!r} is none of the {len(ids)} images; '
+                             'name the split it is for.')
+        if not valid:
+            raise InputError(f'{where}: category {label!r} is none of 1 to {num_classes}.')
+        yield _row(where, by_id[image], int(label) - 1, score, (x, y, x + w, y + h))
+
+# %% ../nbs/09b_errors.ipynb #read-detections-def
 def read_detections(
     path:str|Path, # COCO's results (.json), a folder of VOC's files, or one of those
-    ids:list, # name of each picture of the data set
+    ids:list, # name of each image of the data set
     class_names:tuple, # C names
 ) -> dict: # detections: image (N,), labels (N,), scores (N,), boxes (N, 4) xyxy pixels
-    "Read anybody's detections from VOC's or COCO's files; `InputError` names file and line of what cannot be used."
-    path, number = Path(path), {id: i for i, id in enumerate(ids)}
-    if path.suffix == '.json': rows = _coco_rows(path, number, len(class_names))
-    else: rows = (row for label, f in _class_files(path, class_names).items() for row in _voc_rows(f, label, number))
-    image, labels, scores, *boxes = torch.tensor(list(rows), dtype=torch.float64).reshape(-1, 7).unbind(1)
-    return {'image': image.long(), 'labels': labels.long(), 'scores': scores.float(), 'boxes': torch.stack(boxes, 1).float()}
+    "Read anybody's detections; `InputError` names file and line of what cannot be used."
+    path = Path(path)
+    number = {name: i for i, name in enumerate(ids)}
+    if path.suffix == '.json':
+        rows = _coco_rows(path, number, len(class_names))
+    else:
+        rows = _voc_rows(path, class_names, number)
+    columns = torch.tensor(list(rows), dtype=torch.float64).reshape(-1, 7).unbind(1)
+    image, labels, scores, *boxes = columns
+    return {'image': image.long(), 'labels': labels.long(), 'scores': scores.float(),
+            'boxes': torch.stack(boxes, 1).float()}
 
 # %% ../nbs/09b_errors.ipynb #error-types
 ERROR_TYPES = ('class', 'location', 'both', 'duplicate', 'background', 'missed')
 
-def _nearest(d, g, iou, n): # pairs (P,) -> for each of n detections its best IoU (0 where none) and with which object (-1)
+def _nearest(d, g, iou, n):
+    "From pairs (P,): the best IoU of each of n detections, or 0, and with which object, or -1."
     d, g, iou, _ = _claims(d, g, iou, iou.new_zeros(n))
-    return iou.new_zeros(n).scatter(0, d, iou), torch.full((n,), -1, device=d.device).scatter(0, d, g)
+    best = iou.new_zeros(n).scatter(0, d, iou)
+    which = torch.full((n,), -1, device=d.device).scatter(0, d, g)
+    return best, which
+
+def _nearest_by_class(dets, gts, background):
+    "The nearest object of a detection's own class, and that of any other class."
+    n = len(dets['scores'])
+    real = (~gts['difficult']).nonzero()[:, 0]
+    objects = {k: gts[k][real] for k in ('image', 'boxes', 'labels')}
+    d, g, iou = overlaps(dets, objects, background, same_label=False)
+    g = real[g]
+    own = dets['labels'][d] == gts['labels'][g]
+    return _nearest(d[own], g[own], iou[own], n), _nearest(d[~own], g[~own], iou[~own], n)
 
 def error_types(
     dets:dict, # detections: image (N,), boxes (N, 4), labels (N,), scores (N,)
     gts:dict, # ground truths: image (M,), boxes (M, 4), labels (M,), difficult (M,)
     iou_threshold:float=0.5, # tf: a hit needs at least this IoU
     background:float=0.1, # tb: below it, boxes have nothing to do with each other
-) -> dict: # `type` (N,): place in `ERROR_TYPES`, -1 for hits and ignored; `target` (N,): the object that mending leads to, or -1;
-    # `verdict` (N,) of `match`; `found` (M,) and `missed` (M,) bool
-    "Give every false detection and every missed object one type (Bolya et al. 2020, section 2.2); difficult objects count for nothing."
-    judged, n = match(dets, gts, iou_threshold), len(dets['scores'])
-    real = (~gts['difficult']).nonzero()[:, 0]
-    d, g, iou = overlaps(dets, {k: gts[k][real] for k in ('image', 'boxes', 'labels')}, background, same_label=False)
-    g, own = real[g], dets['labels'][d] == gts['labels'][real[g]]
-    (same, mine), (other, theirs) = (_nearest(d[m], g[m], iou[m], n) for m in (own, ~own))
+) -> dict: # `type` (N,): place in `ERROR_TYPES`, -1 for hits and ignored; `target` (N,): the
+    # object that mending leads to, or -1; `verdict` (N,) of `match`; `found` and `missed` (M,) bool
+    "Give each false detection and each missed object one type (Bolya et al. 2020, sec. 2.2)."
+    judged = match(dets, gts, iou_threshold)
+    (same, own_object), (other, other_object) = _nearest_by_class(dets, gts, background)
     name = {t: i for i, t in enumerate(ERROR_TYPES)}
-    kind = torch.full((n,), name['background'], device=d.device)
+    kind = torch.full_like(judged['verdict'], name['background'])
     kind[other >= background] = name['both']
     kind[same >= iou_threshold] = name['duplicate']
     kind[other >= iou_threshold] = name['class']
-    kind[(same >= background) & (same < iou_threshold)] = name['location']   # the last word, as the authors' program asks first
+    # the last word, as the authors' program asks first
+    kind[(same >= background) & (same < iou_threshold)] = name['location']
     kind[judged['verdict'] != 0] = -1
-    target = torch.where(kind == name['class'], theirs, torch.where(kind == name['location'], mine, -1))
-    found, reached = torch.zeros_like(gts['difficult']), torch.zeros_like(gts['difficult'])
-    found[judged['gt'][judged['verdict'] == 1]], reached[target[target >= 0]] = True, True
+
+    target = torch.full_like(kind, -1)
+    target = torch.where(kind == name['class'], other_object, target)
+    target = torch.where(kind == name['location'], own_object, target)
+    found = torch.zeros_like(gts['difficult'])
+    found[judged['gt'][judged['verdict'] == 1]] = True
+    reached = torch.zeros_like(found)
+    reached[target[target >= 0]] = True
     missed = ~(found | reached | gts['difficult'])
-    return {'type': kind, 'target': target, 'verdict': judged['verdict'], 'found': found, 'missed': missed}
+    return {'type': kind, 'target': target, 'verdict': judged['verdict'],
+            'found': found, 'missed': missed}
 
 # %% ../nbs/09b_errors.ipynb #repaired-ap
-def _repair(dets, gts, errors, types): # -> labels (N,), verdicts (N,), and the ground truths left, after mending `types`
+def _repair(dets, gts, errors, types):
+    "Labels (N,), verdicts (N,), and the ground truths left, after mending `types`."
     labels, verdict, target = dets['labels'].clone(), errors['verdict'].clone(), errors['target']
-    wrong = torch.isin(errors['type'], torch.tensor([ERROR_TYPES.index(t) for t in types], dtype=torch.long, device=target.device))
-    verdict[wrong] = -1                                        # off the list, all of them …
+    numbers = [ERROR_TYPES.index(t) for t in types]
+    mended = torch.tensor(numbers, dtype=torch.long, device=target.device)
+    wrong = torch.isin(errors['type'], mended)
+    verdict[wrong] = -1                             # off the list, all of them …
     i = (wrong & (target >= 0)).nonzero()[:, 0]
     i = i[dets['scores'][i].argsort(descending=True, stable=True)]
     i = i[target[i].argsort(stable=True)]
     i = i[_first_of_run(target[i]) & ~errors['found'][target[i]]]
-    verdict[i], labels[i] = 1, gts['labels'][target[i]]        # … but for the best that leads to an object not found yet
-    left = ~errors['missed'] if 'missed' in types else torch.ones_like(errors['missed'])
+    verdict[i] = 1                                  # … but for the best that leads to a new object
+    labels[i] = gts['labels'][target[i]]
+    left = torch.ones_like(errors['missed'])
+    if 'missed' in types:
+        left = ~errors['missed']
     return labels, verdict, {k: gts[k][left] for k in ('labels', 'difficult')}
 
 def repaired_ap(
@@ -171,11 +283,14 @@ def repaired_ap(
 ) -> Tensor: # (C,) float64, NaN for classes without objects
     "AP of each class (area) if all mistakes of some types were mended."
     labels, verdict, left = _repair(dets, gts, errors, types)
+    mended = {'labels': labels, 'scores': dets['scores']}
     ap = torch.full((num_classes,), float('nan'), dtype=torch.float64)
     for c in gts['labels'][~gts['difficult']].unique().tolist():
-        recall, precision, _ = pr_curve({'labels': labels, 'scores': dets['scores']}, verdict, left, c)
-        some_left = ((left['labels'] == c) & ~left['difficult']).any()
-        ap[c] = average_precision(recall, precision) if some_left else float(not len(recall))   # none left: right if nothing false is
+        recall, precision, _ = pr_curve(mended, verdict, left, c)
+        if ((left['labels'] == c) & ~left['difficult']).any():
+            ap[c] = average_precision(recall, precision)
+        else:  # no object is left to be found: right if nothing false is there
+            ap[c] = float(len(recall) == 0)
     return ap
 
 # %% ../nbs/09b_errors.ipynb #tide
@@ -185,37 +300,57 @@ def tide(
     num_classes:int, # C
     iou_threshold:float=0.5, # tf
     background:float=0.1, # tb
-) -> dict: # `map`; `gain` and `count` by type; `map_fixed` with all mended; `errors` of `error_types`
-    "The mAP that is lost to each type of error: how much is regained when it alone is mended (Bolya et al. 2020, section 2.3)."
+) -> dict: # `map`; `gain` and `count` by type; `map_fixed`, all mended; `errors` of `error_types`
+    "The mAP that each type of error costs: what its mending alone regains (Bolya 2020, sec. 2.3)."
     _check(dets, gts, num_classes)
     errors = error_types(dets, gts, iou_threshold, background)
-    ap = lambda *types: repaired_ap(dets, gts, num_classes, errors, types).nanmean().item()
-    base, counts = ap(), torch.bincount(errors['type'][errors['type'] >= 0], minlength=5).tolist() + [int(errors['missed'].sum())]
-    return {'map': base, 'gain': {t: ap(t) - base for t in ERROR_TYPES}, 'count': dict(zip(ERROR_TYPES, counts)),
-            'map_fixed': ap(*ERROR_TYPES), 'errors': errors}
+
+    def mean_ap(*types):
+        return repaired_ap(dets, gts, num_classes, errors, types).nanmean().item()
+
+    base = mean_ap()
+    false = errors['type'][errors['type'] >= 0]
+    counts = torch.bincount(false, minlength=5).tolist() + [int(errors['missed'].sum())]
+    gain = {t: mean_ap(t) - base for t in ERROR_TYPES}
+    return {'map': base, 'gain': gain, 'count': dict(zip(ERROR_TYPES, counts)),
+            'map_fixed': mean_ap(*ERROR_TYPES), 'errors': errors}
 
 # %% ../nbs/09b_errors.ipynb #confusion-matrix
+def _claim_wrong_class(dets, rest, gts, objects, iou_threshold):
+    "Of detections `rest` and objects that are left over: pairs of different classes."
+    left_dets = {k: dets[k][rest] for k in ('image', 'boxes', 'labels')}
+    left_gts = {k: gts[k][objects] for k in ('image', 'boxes', 'labels')}
+    d, g, iou = overlaps(left_dets, left_gts, iou_threshold, same_label=False)
+    other = left_dets['labels'][d] != left_gts['labels'][g]
+    d, g, _, first = _claims(d[other], g[other], iou[other], dets['scores'][rest])
+    return rest[d[first]], objects[g[first]]
+
 def confusion_matrix(
     dets:dict, # detections: image, boxes, labels, scores
     gts:dict, # ground truths: image, boxes, labels, difficult
     num_classes:int, # C
     score_threshold:float=0.25, # detections above it count
     iou_threshold:float=0.5, # boxes that overlap as much mean the same object
-) -> Tensor: # (C + 1, C + 1) int64: row what is there, column what was said; last row background, last column not found
-    "Hits on the diagonal, then what is left of the detections against what is left of the objects; difficult ones count for nothing."
+) -> Tensor: # (C + 1, C + 1) int64: row what is there or background, column what was said or not
+    "Hits on the diagonal, then what is left of the detections against what is left of the objects."
     _check(dets, gts, num_classes)
-    dets = {k: dets[k][dets['scores'] > score_threshold] for k in ('image', 'boxes', 'labels', 'scores')}
+    sure = dets['scores'] > score_threshold
+    dets = {k: dets[k][sure] for k in ('image', 'boxes', 'labels', 'scores')}
     judged = match(dets, gts, iou_threshold)
-    true, free = torch.where(judged['verdict'] == 1, dets['labels'], num_classes), ~gts['difficult']
-    free[judged['gt'][judged['verdict'] == 1]] = False
-    rest, objects = (judged['verdict'] == 0).nonzero()[:, 0], free.nonzero()[:, 0]
-    a, b = ({k: x[k][i] for k in ('image', 'boxes', 'labels')} for x, i in ((dets, rest), (gts, objects)))
-    d, g, iou = overlaps(a, b, iou_threshold, same_label=False)
-    other = a['labels'][d] != b['labels'][g]
-    d, g, _, first = _claims(d[other], g[other], iou[other], dets['scores'][rest])
-    true[rest[d[first]]], free[objects[g[first]]] = b['labels'][g[first]], False
-    counted, overlooked = judged['verdict'] >= 0, gts['labels'][free]
-    cell = torch.cat([true[counted]*(num_classes + 1) + dets['labels'][counted], overlooked*(num_classes + 1) + num_classes])
+    hit = judged['verdict'] == 1
+    truth = torch.where(hit, dets['labels'], num_classes)      # of each detection, or background
+    free = ~gts['difficult']
+    free[judged['gt'][hit]] = False
+    rest = (judged['verdict'] == 0).nonzero()[:, 0]
+    d, g = _claim_wrong_class(dets, rest, gts, free.nonzero()[:, 0], iou_threshold)
+    truth[d] = gts['labels'][g]
+    free[g] = False
+
+    counted = judged['verdict'] >= 0                           # difficult objects count for nothing
+    rows = torch.cat([truth[counted], gts['labels'][free]])
+    not_found = torch.full_like(gts['labels'][free], num_classes)
+    columns = torch.cat([dets['labels'][counted], not_found])
+    cell = rows*(num_classes + 1) + columns
     return torch.bincount(cell, minlength=(num_classes + 1)**2).view(num_classes + 1, -1)
 
 # %% ../nbs/09b_errors.ipynb #reliability
@@ -224,35 +359,57 @@ def reliability(
     gts:dict, # ground truths: image, boxes, labels, difficult
     bins:int=10, # of equal width; a score on an edge belongs below it
     iou_threshold:float=0.5, # a hit needs at least this IoU
-) -> dict: # by bin `count`, mean `score` and `precision` (bins,), NaN where empty; and `ece` over all
-    "Are detections of a score right as often as it says? (Guo et al. 2017, section 2); ignored ones are left out."
+) -> dict: # by bin `count`, mean `score`, `precision` (bins,), NaN where empty; `ece` over all
+    "Are detections of a score right as often as it says? (Guo et al. 2017, section 2)"
     scores = dets['scores'].double()
     if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):
-        raise InputError(f'Scores lie between {scores.min():.3g} and {scores.max():.3g}: only probabilities, from 0 to 1, can be reliable.')
+        raise InputError(f'Scores lie between {scores.min():.3g} and {scores.max():.3g}: '
+                         'only probabilities, from 0 to 1, can be reliable.')
     verdict = match(dets, gts, iou_threshold)['verdict']
-    scores, hit = scores[verdict >= 0], (verdict[verdict >= 0] == 1).double()
-    at = torch.bucketize(scores, torch.arange(1, bins, dtype=torch.float64, device=scores.device)/bins)
-    count = torch.bincount(at, minlength=bins)
-    score, precision = (torch.bincount(at, x, minlength=bins)/count for x in (scores, hit))
+    judged = verdict >= 0
+    scores, hit = scores[judged], (verdict[judged] == 1).double()
+    edges = torch.arange(1, bins, dtype=torch.float64, device=scores.device)/bins
+    bin_of = torch.bucketize(scores, edges)
+    count = torch.bincount(bin_of, minlength=bins)
+    score = torch.bincount(bin_of, scores, minlength=bins)/count
+    precision = torch.bincount(bin_of, hit, minlength=bins)/count
     ece = ((score - precision).abs()*count).nansum()/count.sum()
     return {'count': count, 'score': score, 'precision': precision, 'ece': ece.item()}
 
 # %% ../nbs/09b_errors.ipynb #diagnose
+def _reliability_figures(dets, gts):
+    "As plain numbers and lists; None for scores that are no probabilities."
+    if (dets['scores'] > 1).any():
+        return None
+    found = reliability(dets, gts)
+    figures = {'ece': _or_none(found.pop('ece'))}
+    for name, values in found.items():
+        figures[name] = list(map(_or_none, values.tolist()))
+    return figures
+
 def diagnose(
     dets:dict, # detections: image, boxes, labels, scores; anybody's
     gts:dict, # ground truths: image, boxes, labels, difficult
     class_names:tuple, # C names
     score_threshold:float=0.001, # for AP proper: nearly every box counts
     compare_at:float=0.05, # for all other figures; confusions start at 0.25
-) -> dict: # APs at `compare_at` and, with suffix `_001`, at `score_threshold`; `tide`, `confusion`, `reliability`: numbers and lists
-    "All figures of a list of detections: AP by VOC's and COCO's rules, errors and their price, confusions, calibration."
-    above = lambda t: {k: dets[k][dets['scores'] > t] for k in ('image', 'boxes', 'labels', 'scores')}
-    sure, every, clean = above(compare_at), above(score_threshold), lambda v: None if v != v else v
-    aps = ap_metrics(sure, gts, class_names)
-    low = aps if len(every['scores']) == len(sure['scores']) else ap_metrics(every, gts, class_names)
-    errors, trust = tide(sure, gts, len(class_names)), None
-    if not (sure['scores'] > 1).any():                                   # scores of others need not be probabilities
-        trust = {k: clean(v) if k == 'ece' else list(map(clean, v.tolist())) for k, v in reliability(sure, gts).items()}
-    return {**aps, **{f'{k}_001': v for k, v in low.items() if score_threshold < compare_at}, 'n_detections': len(sure['scores']),
-            'reliability': trust, 'tide': {'count': errors['count'], 'gain': {k: clean(v) for k, v in errors['gain'].items()}},
-            'confusion': confusion_matrix(sure, gts, len(class_names)).tolist()}
+) -> dict: # APs at `compare_at`, as `…_001` at `score_threshold`; `tide`, `confusion` and others
+    "All figures of a list of detections: APs, errors and their price, confusions, calibration."
+    def above(threshold):
+        keep = dets['scores'] > threshold
+        return {k: dets[k][keep] for k in ('image', 'boxes', 'labels', 'scores')}
+
+    sure = above(compare_at)
+    figures = ap_metrics(sure, gts, class_names)
+    if score_threshold < compare_at:
+        every = above(score_threshold)
+        same = len(every['scores']) == len(sure['scores'])
+        low = dict(figures) if same else ap_metrics(every, gts, class_names)
+        figures |= {f'{name}_001': value for name, value in low.items()}
+    errors = tide(sure, gts, len(class_names))
+    figures['n_detections'] = len(sure['scores'])
+    figures['reliability'] = _reliability_figures(sure, gts)
+    gain = {name: _or_none(value) for name, value in errors['gain'].items()}
+    figures['tide'] = {'count': errors['count'], 'gain': gain}
+    figures['confusion'] = confusion_matrix(sure, gts, len(class_names)).tolist()
+    return figures

@@ -773,6 +773,75 @@ EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [(6, 2, 3, 4, 1), 
     'Those are the pictures that it has had; the others are wanted.': dict(part='seen'),
     'In the order of the epoch: do not sort.': dict(order=False)})
 
+# %% ../nbs/19_exercises.ipynb #spikes
+def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=0, at_least=False):
+    "The steps whose loss is more than `factor` times the mean of the ten before."
+    found = []
+    for i, loss in enumerate(losses):
+        window = losses[max(0, i - last + late):i + late]
+        if len(window) < last and not early or not window:
+            continue
+        middle = sum(window) / len(window) if of == 'mean' else window[-1]
+        if loss > factor * middle or at_least and loss == factor * middle:
+            found.append(i + offset)
+    return found
+
+def _loss_lists():
+    flat = [1.] * 10
+    return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), ([5., 20.] + flat + [3., 12.], 2.),
+            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.)]
+
+EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
+    'Compare with the ten steps *before*: the new loss is among those that you average.': dict(late=True),
+    'The first ten steps are never spikes: wait until there are ten losses.': dict(early=True),
+    'Compare with the mean of the ten before, not with the last one alone.': dict(of='last'),
+    'Ten steps, no more: forget the older ones.': dict(last=11),
+    'Steps are counted from 0, as `batch_idx` does.': dict(offset=1),
+    'More than `factor` times, not as much as that.': dict(at_least=True)})
+
+# %% ../nbs/19_exercises.ipynb #port
+def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False):
+    "The weights of a linear layer after a loop by hand."
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=momentum)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
+    for _ in range(epochs):
+        for x, y in batches:
+            error = layer(x) - y
+            optimizer.zero_grad()
+            (error.square() if square else error.abs()).mean().backward()
+            optimizer.step()
+            if by == 'step':
+                schedule.step()
+        if by == 'epoch':
+            schedule.step()
+    return layer.weight.detach()
+
+def _port_cases():
+    draw = torch.Generator().manual_seed(1)
+    sizes = ((1, 1), (3, 1), (3, 4))  # batches, epochs
+    return [([(torch.randn(4, 2, generator=draw), torch.randn(4, 1, generator=draw)) for _ in range(n)], epochs)
+            for n, epochs in sizes]
+
+EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
+    'The schedule steps once an epoch in the loop: that is what Lightning does unless `interval` says otherwise.': dict(by='step'),
+    'The rate never falls: give the schedule to Lightning beside the optimiser.': dict(by=None),
+    'The loop has momentum.': dict(momentum=0.),
+    'The loop takes absolute errors, not squares.': dict(square=True)})
+
+# %% ../nbs/19_exercises.ipynb #curve
+def _verdicts(low='A', leak='B', over='C', high='D'):
+    "What is the matter with four runs."
+    return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}
+
+EXERCISES['08_curve'] = Exercise(_verdicts, cases=lambda: [()], mistakes={
+    'B and C have changed places: which curve lies above the other? In a leak it is the training loss, since augmented images are harder.':
+        dict(leak='C', over='B'),
+    'A and D have changed places: too high a rate leaps, too low a rate creeps.': dict(low='D', high='A'),
+    'A and C have changed places: in which of them does the training loss fall?': dict(low='C', over='A'),
+    'A and B have changed places: in which of them does the training loss fall?': dict(low='B', leak='A')})
+
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1, first=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
@@ -1086,54 +1155,63 @@ EXERCISES['11b_original'] = Exercise(_to_original, cases=lambda: [
     'A box may stick out of the picture by rounding: clamp it.': dict(clip=False),
     'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.': dict(edge=1)})
 
-# %% ../nbs/19_exercises.ipynb #app-header
-def _png_size(data, order='big', swap=False, start=16, mark=True, name=True, whole=True):
-    "Width and height of a PNG, out of its first bytes."
-    if whole and len(data) < 24: return None
-    if mark and data[:8] != bytes([137, 80, 78, 71, 13, 10, 26, 10]): return None
-    if name and data[12:16] != b'IHDR': return None
-    size = tuple(int.from_bytes(data[at:at + 4], order) for at in (start, start + 4))
-    return size[::-1] if swap else size
+# %% ../nbs/19_exercises.ipynb #app-coco
+def _to_coco(boxes, labels, scores, size=True, centre=False, first=1, swap=False):
+    "Detections in the form that COCO's tools read."
+    found = []
+    for (x1, y1, x2, y2), label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist()):
+        bbox = [x1, y1, x2 - x1, y2 - y1] if size else [x1, y1, x2, y2]
+        if centre:
+            bbox[:2] = [(x1 + x2)/2, (y1 + y2)/2]
+        if swap:
+            bbox = [bbox[i] for i in (1, 0, 3, 2)]
+        found.append(dict(bbox=bbox, category_id=label + first, score=score))
+    return found
 
-def _png_cases():
-    start = lambda w, h, mark=bytes([137, 80, 78, 71, 13, 10, 26, 10]), name=b'IHDR': (
-        mark + (13).to_bytes(4, 'big') + name + w.to_bytes(4, 'big') + h.to_bytes(4, 'big'))
-    return [(start(3, 2),), (start(3, 2)[:20],), (start(3, 2, mark=b'GIF89aXX'),), (start(3, 2, name=b'IDAT'),), (b'',), (b'no picture',),
-            (start(20000, 70000) + bytes(9),)]
+def _coco_cases():
+    one = torch.tensor([[10., 20, 40, 80]]), torch.tensor([2]), torch.tensor([.75])
+    none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+    several = _random_boxes(5, 3), torch.tensor([0, 4, 4, 1, 19]), torch.linspace(.9, .1, 5)
+    return [one, none, several]
 
-EXERCISES['11b_header'] = Exercise(_png_size, _png_cases, mistakes={
-    "The large byte comes first: order 'big'.": dict(order='little'),
-    'The width stands first, then the height.': dict(swap=True),
-    'These are the length and the name of the chunk: eight bytes further on stand the sizes.': dict(start=8),
-    'Anything passes for a PNG: look at the first eight bytes.': dict(mark=False),
-    'The first chunk must be called IHDR: bytes 12 to 16.': dict(name=False),
-    'What is cut off has no size: ask whether there are 24 bytes.': dict(whole=False)})
+EXERCISES['11b_coco'] = Exercise(_to_coco, _coco_cases, mistakes={
+    'These are two corners: the last two numbers are width and height.': dict(size=False),
+    'x and y are those of the left upper corner, not of the centre.': dict(centre=True),
+    "COCO counts its categories from 1, and our labels from 0.": dict(first=0),
+    'x comes before y, and width before height.': dict(swap=True)})
 
-# %% ../nbs/19_exercises.ipynb #app-queue
-def _answer_times(arrivals, seconds, waiting, count='waiting', limit=True, charge=False, idle=True, since=False, more=False):
-    "When one worker has answered each request; None for those who are sent away."
-    free, starts, out = 0., [], []
-    for t in arrivals:
-        line = sum(s + (seconds if count == 'all' else 0) > t for s in starts)
-        if limit and free > t and (line > waiting if more else line >= waiting):
-            out.append(None)
-            if charge: free += seconds
-            continue
-        start = max(free, t) if idle else free
-        starts.append(start)
-        free = start + seconds
-        out.append(free - (t if since else 0))
-    return out
+# %% ../nbs/19_exercises.ipynb #app-threshold
+def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision'):
+    "The smallest score threshold at which the shown boxes are precise enough."
+    good = []
+    for t in sorted(set(scores.tolist()), reverse=True):
+        shown = scores > t if above else scores >= t
+        hits = int((shown & right).sum())
+        whole = int(shown.sum()) if share == 'precision' else int(right.sum())
+        if whole and hits/whole >= least:
+            good.append(t)
+        elif first:
+            break
+    if not good:
+        return None
+    return good[-1] if lowest else good[0]
 
-EXERCISES['11b_queue'] = Exercise(_answer_times, cases=lambda: [
-    ([0, 1], 3, 5), ([0, 5], 2, 5), ([0, 0, 0], 1, 1), ([0, 0, 0, 0, 3], 2, 1), ([0, 0, 2, 2], 2, 0), ([1, 1, 1, 2, 2, 9, 9, 9, 9], 2, 2),
-    ([k/4 for k in range(24)], 1, 3)], mistakes={
-    'Whoever is being answered does not wait any more: only those whose start is still to come count.': dict(count='all'),
-    'Nobody is sent away: count how many wait when somebody comes.': dict(limit=False),
-    'Who is sent away takes no time of the worker.': dict(charge=True),
-    'A worker who is free begins when the request comes: the later of the two times.': dict(idle=False),
-    'That is how long each waited; asked for is the time at which he has his answer.': dict(since=True),
-    'One too many: with `waiting` in the queue already, the next is sent away.': dict(more=True)})
+def _threshold_cases():
+    def case(scores, right, least):
+        return torch.tensor(scores), torch.tensor(right, dtype=torch.bool), least
+    return [case([.9, .5], [1, 0], .6), case([.9, .5], [1, 0], .5), case([.9], [0], .5),
+            case([.9, .8, .7, .6, .5], [1, 0, 1, 1, 0], .7), case([.5, .5, .2], [0, 1, 1], .6),
+            case([.8, .7, .6], [1, 1, 1], 1.), case([.6, .6, .4, .3], [1, 0, 0, 0], .5),
+            case([.9, .7, .4], [1, 1, 0], .65)]
+
+EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes={
+    'A box that scores just as much as the threshold is shown: at least t, not above it.':
+        dict(above=True),
+    'The first failure from above does not end the search: right boxes may follow.':
+        dict(first=True),
+    'That is the largest such score; the smallest shows more boxes.': dict(lowest=False),
+    'That is the share of the right boxes that are shown, the recall; '
+    'precision is the share of the shown boxes that are right.': dict(share='recall')})
 
 # %% ../nbs/19_exercises.ipynb #app-again
 def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou'):

@@ -246,8 +246,8 @@ class Recipe(Settings):
         words=('find',), fixed=True)
     schedule:str = setting(
         'one_cycle', 'training',
-        'how the learning rate goes: up and down; up, level and down at the end; up and level',
-        choices=('one_cycle', 'wsd', 'constant'), fixed=True)
+        'how the learning rate goes after its climb: down by one cycle or a cosine, level and down '
+        'at the end, or level', choices=('one_cycle', 'cosine', 'wsd', 'constant'), fixed=True)
     warmup:float = setting(
         0.15, 'training', 'share of the steps in which the rate climbs', 0, 1, fixed=True)
     decay:float = setting(

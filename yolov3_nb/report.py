@@ -12,6 +12,7 @@ import base64
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 from .data import draw_boxes
@@ -43,7 +44,7 @@ def compared_rows(
 )->dict:
     "The rows under those that they can be compared with, where there are any"
     parts = (data or '').split('+')
-    if not all(part.startswith(('voc', 'toyvoc')) for part in parts):
+    if not all(re.match(r'(voc\d\d|toyvoc)-', part) for part in parts):
         return rows
     return {'asked for (VOC)': ASKED, 'original (VOC)': ORIGINAL} | rows
 
