@@ -56,8 +56,9 @@ def train(settings, schedule, seed):
     return found
 
 def main(out, seeds, settings):
-    from yolov3_nb.runs import commit_used, versions_used, write_json
-    from yolov3_nb.weights import device_name, processor_name
+    from yolov3_nb.files import write_json
+    from yolov3_nb.networks import device_name, processor_name
+    from yolov3_nb.runs import commit_used, versions_used
     logging.getLogger('pytorch_lightning').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
     result = json.loads(out.read_text(encoding='utf-8')) if out.exists() else dict(runs=[])
@@ -73,7 +74,7 @@ def main(out, seeds, settings):
                           date=datetime.date.today().isoformat(), device=device_name('cpu'),
                           processor=processor_name(), versions=versions_used(), settings=settings,
                           runs=runs)
-            write_json(result, out)
+            write_json(out, result)
             plain, averaged = found['plain']['map50'], found['averaged']['map50']
             print(f'{schedule} {seed}: mAP {plain:.3f}, averaged {averaged:.3f}, '
                   f"{found['cpu_seconds']} s", flush=True)
