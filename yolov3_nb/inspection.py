@@ -103,7 +103,8 @@ def inspect_devkit(
         bad = find_faults(ds, progress)
         for sentences in bad.values():
             faults += sentences
-        faults += repeated_images(name, ds.ids) + shared_images(year, split, ds.ids, ids)
+        faults += repeated_images(name, read_split(find_devkit(root, year), split))
+        faults += shared_images(year, split, ds.ids, ids)
         ids[year, split] = set(ds.ids)
         good = ds.select([i for i in range(len(ds)) if i not in bad])
         splits[name] = dict(ds=good, census=census(good), images=len(ds), bad=len(bad))
