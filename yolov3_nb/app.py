@@ -42,7 +42,7 @@ from .boxes import box_iou
 from .data import FORMATS, InputError, draw_boxes, read_image, write_whole
 from .export import detect_images
 from .gradcam import (CAM_METHODS, feature_maps, heat_map, map_scores, overlay,
-                               rival_maps, unletterbox_map)
+                               baseline_maps, unletterbox_map)
 from .model import YOLOv3
 from .toyvoc import course_scene, data_home, scene
 
@@ -309,7 +309,7 @@ def why_map(
     if method == 'occlusion':
         maps = occlusion_maps(model, img, dets, patches, seconds=seconds)
     elif method == 'blob':
-        maps = rival_maps(dets, model.image_size)['cell blob']
+        maps = baseline_maps(dets, model.image_size)['cell blob']
     else:
         raise InputError(f'There is no method {method!r}: give one of {", ".join(METHODS)}.')
     weights = dets['scores']/dets['scores'].sum()
