@@ -1,7 +1,16 @@
 "Two processes on one machine evaluate and train as one does."
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+
+from yolov3_nb.data import InputError
+from yolov3_nb.training import GridAccuracies, OriginalLoss, deal_batches
+
+ONE_THREAD = os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
 
 SCRIPT = '''
 import json, logging, os, sys, warnings
@@ -16,24 +25,32 @@ torch.set_num_threads(1)
 warnings.simplefilter('ignore')
 logging.getLogger('pytorch_lightning').setLevel(logging.ERROR)
 root = make_toyvoc('toy', n_trainval=46, n_test=4, workers=1, progress=False)
-quiet = dict(accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)
+quiet = dict(accelerator='cpu', logger=False, enable_checkpointing=False,
+             enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)
 
 class Watch(L.Callback):
     "Freezes batch norms, and notes each batch: the loss, and which pictures"
-    def __init__(self, name): self.name = name
+    def __init__(self, name):
+        self.name = name
     def note(self, trainer, **what):
-        with open(f'{self.name}.{trainer.global_rank}', 'a') as f: print(json.dumps(what), file=f)
+        with open(f'{self.name}.{trainer.global_rank}', 'a') as f:
+            print(json.dumps(what), file=f)
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         for m in module.modules():
-            if isinstance(m, torch.nn.BatchNorm2d): m.eval()
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):  # Lightning has divided the loss by the accumulated batches
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.eval()
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        # Lightning has divided the loss by the accumulated batches
         self.note(trainer, loss=outputs['loss'].item() * trainer.accumulate_grad_batches)
-    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx): self.note(trainer, ids=[t['image_id'] for t in batch[1]])
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.note(trainer, ids=[t['image_id'] for t in batch[1]])
 
 def both(name, **kwargs):
     torch.manual_seed(0)
     dm = VOCDataModule(root, image_size=64, batch_size=4, mosaic=0., strength=0.3)
-    return LitYOLOv3(20, 0.0625, 64), dm, L.Trainer(max_epochs=1, limit_val_batches=None, callbacks=[Watch(name)], **quiet, **kwargs)
+    trainer = L.Trainer(max_epochs=1, limit_val_batches=None, callbacks=[Watch(name)], **quiet,
+                        **kwargs)
+    return LitYOLOv3(20, 0.0625, 64), dm, trainer
 
 two = dict(devices=2, strategy='ddp_fork')
 for name, kwargs in (('one', {}), ('two', two)):
@@ -42,16 +59,23 @@ for name, kwargs in (('one', {}), ('two', two)):
     Path(f'{name}.json').write_text(json.dumps(figures))
 
 def train(name, data, **kwargs):
-    lit, dm, trainer = both(name, limit_train_batches=None, num_sanity_val_steps=0, gradient_clip_val=10., **kwargs)
+    lit, dm, trainer = both(name, limit_train_batches=None, num_sanity_val_steps=0,
+                            gradient_clip_val=10., **kwargs)
     dm.val_dataloader = lambda: []
-    trainer.fit(lit, **(dict(datamodule=dm) if data is None else dict(train_dataloaders=data)))
+    if data is None:
+        trainer.fit(lit, datamodule=dm)
+    else:
+        trainer.fit(lit, train_dataloaders=data)
     torch.save(lit.state_dict(), f'{name}.pt')
 
 dm = both('x')[1]
 dm.setup()
-shares = [torch.utils.data.DataLoader(dm.train_set, 4, sampler=EpochSampler(dm.train_set, 2, rank, seed=0, drop_last=True), collate_fn=collate, drop_last=True)
-          for rank in (0, 1)]
-turns = [batch for pair in zip(*shares) for batch in pair]  # what the two processes see, one after the other
+loaders = []
+for rank in (0, 1):
+    sampler = EpochSampler(dm.train_set, 2, rank, seed=0, drop_last=True)
+    loaders.append(torch.utils.data.DataLoader(dm.train_set, 4, sampler=sampler,
+                                               collate_fn=collate, drop_last=True))
+turns = [batch for pair in zip(*loaders) for batch in pair]  # what the two processes see, in turn
 train('train_one', torch.utils.data.DataLoader(turns, batch_size=None), accumulate_grad_batches=2)
 train('train_two', None, **two)
 '''
@@ -59,47 +83,56 @@ train('train_two', None, **two)
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ddp')
-    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=folder, capture_output=True, text=True, timeout=300,
-                          env=os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''})
+    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=folder, capture_output=True,
+                          text=True, timeout=300, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
-def notes(folder, name, rank, key): return [json.loads(line)[key] for line in (folder/f'{name}.{rank}').read_text().splitlines()]
+def notes(folder, name, rank, key):
+    lines = (folder/f'{name}.{rank}').read_text().splitlines()
+    return [json.loads(line)[key] for line in lines]
 
 def test_evaluation_of_the_same_weights_is_the_same(folder):
     one, two = (json.loads((folder/f'{name}.json').read_text()) for name in ('one', 'two'))
     assert set(one) == {'val_class_acc', 'val_noobj_acc', 'val_obj_acc', 'val_loss'}
     assert one == pytest.approx(two, rel=1e-4)
 
-def test_no_picture_is_evaluated_twice(folder):
-    one, *two = ([i for ids in notes(folder, name, rank, 'ids') for i in ids] for name, rank in (('val_one', 0), ('val_two', 0), ('val_two', 1)))
-    assert len(one) % 2 and min(map(len, two)) > 0  # an odd number, so the shares differ
-    assert sorted(one) == sorted(two[0] + two[1]) and len(set(one)) == len(one)
+def test_no_image_is_evaluated_twice(folder):
+    seen = []
+    for name, rank in (('val_one', 0), ('val_two', 0), ('val_two', 1)):
+        seen.append([i for ids in notes(folder, name, rank, 'ids') for i in ids])
+    one, first, second = seen
+    assert len(one) % 2 and first and second  # an odd number, so the shares differ
+    assert sorted(one) == sorted(first + second) and len(set(one)) == len(one)
 
 def test_training_losses_are_the_same_with_frozen_batch_norms(folder):
-    one, *two = (notes(folder, name, rank, 'loss') for name, rank in (('train_one', 0), ('train_two', 0), ('train_two', 1)))
-    assert len(one) >= 8 and one == pytest.approx([loss for pair in zip(*two) for loss in pair], rel=1e-4)
-    a, b = (torch.load(folder/f'train_{name}.pt', weights_only=True) for name in ('one', 'two'))
+    one = notes(folder, 'train_one', 0, 'loss')
+    two = zip(notes(folder, 'train_two', 0, 'loss'), notes(folder, 'train_two', 1, 'loss'))
+    assert len(one) >= 8
+    assert one == pytest.approx([loss for pair in two for loss in pair], rel=1e-4)
+    a, b = (torch.load(folder/f'train_{n}.pt', weights_only=True) for n in ('one', 'two'))
     assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in a)
 
-def test_fewer_pictures_than_devices_is_a_sentence():
-    from yolov3_nb.data import InputError
-    from yolov3_nb.training import shares
+def test_fewer_images_than_devices_is_a_sentence():
     for n, world in ((3, 4), (4, 5), (1, 9)):
         for rank in range(world):
-            with pytest.raises(InputError, match=f'^{n} pictures cannot be shared out among {world} devices'): shares(n, 16, world, rank)
+            with pytest.raises(InputError, match=f'^{n} images cannot be shared out among {world}'):
+                deal_batches(n, 16, world, rank)
 
 def test_metrics_hold_no_float64_where_the_gpu_knows_none(monkeypatch):
-    from yolov3_nb.training import GridAccuracies, OriginalLoss
     monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: True)
-    states = [s for metric in (GridAccuracies(), OriginalLoss()) for s in metric.metric_state.values()]
-    assert len(states) == 3 and all(s.dtype in (torch.float32, torch.int64) for s in states)
+    metrics = GridAccuracies(), OriginalLoss()
+    states = [state for metric in metrics for state in metric.metric_state.values()]
+    assert len(states) == 3
+    assert all(state.dtype in (torch.float32, torch.int64) for state in states)
 
 def test_the_command_on_two_devices_writes_one_run(folder):
-    flags = ('--data toy --size 64 --width 0.0625 --epochs 1 --batch 4 --workers 0 --val_every 1 --no-progress --precision 32-true --out run '
-             '--accelerator cpu --devices 2 --strategy ddp').split()
-    done = subprocess.run(['yolov3_train', *flags], cwd=folder, capture_output=True, text=True, timeout=300,
-                          env=os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''})
+    flags = ('--data toy --size 64 --width 0.0625 --epochs 1 --batch 4 --workers 0 --val_every 1 '
+             '--no-progress --precision 32-true --out run --accelerator cpu --devices 2 '
+             '--strategy ddp').split()
+    done = subprocess.run(['yolov3_train', *flags], cwd=folder, capture_output=True, text=True,
+                          timeout=300, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((folder/'run'/'metrics.json').read_text())['metrics']['noobj_acc'] > 0
+    figures = json.loads((folder/'run'/'metrics.json').read_text())['metrics']
+    assert figures['noobj_acc'] > 0
     assert done.stdout.count('EPOCH: 0') == 1 and not list(folder.glob('run*/run*'))

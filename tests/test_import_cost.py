@@ -18,3 +18,16 @@ def test_model_costs_little_more_than_torch():
     runs = [imported() for _ in range(4)][1:]  # the first also reads the files from disk and compiles them
     assert [p for p in HEAVY if p in runs[0][1]] == []
     assert statistics.median(seconds for seconds, _ in runs) < 1.5, runs
+
+FRONT_DOOR = """
+import json, sys, time
+before, start = set(sys.modules), time.process_time()
+import yolov3_nb
+spent = time.process_time() - start
+print(json.dumps([spent, sorted(m for m in set(sys.modules) - before if m.startswith(('torch', 'yolov3_nb.', 'numpy')))]))
+"""
+
+def test_the_front_door_costs_nothing_until_it_is_used():
+    runs = [json.loads(subprocess.check_output([sys.executable, '-c', FRONT_DOOR], text=True)) for _ in range(3)]
+    assert runs[0][1] == []
+    assert min(seconds for seconds, _ in runs) < .2, runs

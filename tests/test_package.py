@@ -10,6 +10,7 @@ cfg.read(ROOT/'settings.ini', encoding='utf-8')
 cfg = cfg['DEFAULT']
 COMMANDS = [line.strip() for line in cfg['console_scripts'].splitlines() if line.strip()]
 MODULES = sorted(f.stem for f in (ROOT/'yolov3_nb').glob('[!_]*.py'))
+LIBRARY = sorted(f.relative_to(ROOT).as_posix() for pattern in ('*.py', 'templates/*') for f in (ROOT/'yolov3_nb').glob(pattern))
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_command_leads_to_a_function(command):
@@ -35,11 +36,12 @@ def test_source_distribution_is_whole(tmp_path):
     pytest.importorskip('setuptools', reason='setuptools, which packs the library, is not installed')
     tree = tmp_path/'tree'
     (tree/'yolov3_nb').mkdir(parents=True)
-    for f in ('settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', *(f'yolov3_nb/{m.name}' for m in (ROOT/'yolov3_nb').glob('*.py'))):
+    for f in ('settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', *LIBRARY):
+        (tree/f).parent.mkdir(parents=True, exist_ok=True)
         (tree/f).write_bytes((ROOT/f).read_bytes())
     subprocess.run([sys.executable, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path)], cwd=tree, check=True, capture_output=True)
     with tarfile.open(next(tmp_path.glob('*.tar.gz'))) as tar: names = {n.partition('/')[2] for n in tar.getnames()}
-    assert {'settings.ini', 'setup.py', 'README.md', 'LICENSE'} | {f'yolov3_nb/{m}.py' for m in MODULES} <= names
+    assert {'settings.ini', 'setup.py', 'README.md', 'LICENSE'} | set(LIBRARY) <= names
 
 def long_functions(file, limit=40):
     for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):

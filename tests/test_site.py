@@ -70,6 +70,18 @@ def test_links_that_no_page_shows(site, tmp_path):
     assert site() == ['nbs/03_boxes.ipynb: boxes.ipynb is no notebook beside it', 'README.md: nbs/4.ipynb leads nowhere',
                       'search.json: boxes.html#iou has no such anchor']
 
+def test_pages_are_made_anew_when_symbols_move(tool, tmp_path):
+    "nbdev keeps the pages of notebooks that did not change, with the links that they had."
+    import os
+    stale, cfg = tool('site').stale, SimpleNamespace(config_path=tmp_path, lib_path=tmp_path)
+    (tmp_path/'_modidx.py').write_text('')
+    assert not stale(cfg)  # nothing is kept yet
+    (tmp_path/'_proc').mkdir()
+    os.utime(tmp_path/'_modidx.py', (1e9, 1e9))
+    assert not stale(cfg)
+    os.utime(tmp_path/'_proc', (9e8, 9e8))
+    assert stale(cfg)
+
 def test_links_in_html_lead_to_pages(tool):
     module = tool('site')
     change = lambda m: m[1] + str(module.unnumbered(Path(m[2])).with_suffix('.html'))
@@ -95,7 +107,7 @@ def test_a_page_after_nbdev_and_the_processor(monkeypatch):
     "The faults that Quarto's own rendering showed, in the notebook that has them all."
     monkeypatch.chdir(ROOT/'nbs')
     cells = processed(ROOT/'nbs'/'09_evaluation.ipynb')
-    assert "title: '09 · " in cells[0]['source']
+    assert 'title: 09 · ' in cells[0]['source']
     text = '\n'.join(c['source'] for c in cells if c['cell_type'] == 'markdown')
     assert '[`positives`](' not in text and '`positives`' in text  # a word here, a function elsewhere
     outputs = [o['data'] for c in cells for o in c.get('outputs', ()) if 'data' in o]

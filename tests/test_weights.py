@@ -1,4 +1,4 @@
-"Weights folders: what is read, what is refused in one sentence and at once, and what a model keeps."
+"Weights folders: what is read, what is refused at once in one sentence, what a model keeps."
 import copy
 import json
 import random
@@ -131,10 +131,12 @@ def test_a_wrong_field_is_refused_at_once(tiny, tmp_path, fields, in_time):
 
 
 @pytest.mark.parametrize('text', [
-    b'', b'{', b'[]', b'null', b'3', b'"abc"', b'\xff\xfe', b'{}', b'[' * 100_000, b'{"a":' * 100_000,
+    b'', b'{', b'[]', b'null', b'3', b'"abc"', b'\xff\xfe', b'{}',
+    b'[' * 100_000, b'{"a":' * 100_000,
     b'{"num_classes": ' + b'9'*10_000 + b'}', b'{"num_classes": 3}', b'\x00'*100,
     b'{"anchors": ' + b'['*500 + b']'*500 + b'}', b' '*17_000_000 + b'{}'],
-    ids=['empty', 'cut', 'list', 'null', 'number', 'string', 'no UTF-8', 'object', 'deep lists', 'deep objects',
+    ids=['empty', 'cut', 'list', 'null', 'number', 'string', 'no UTF-8', 'object', 'deep lists',
+         'deep objects',
          'a number of 10,000 digits', 'one field', 'zeros', '500 lists', '17 MB'])
 def test_a_config_that_is_none_is_refused(tiny, tmp_path, text, in_time):
     folder = copy_with(tiny, tmp_path/'copy', text=text)
@@ -160,7 +162,9 @@ def set_dtype(name, dtype):
     return change
 
 
-KERNEL, BIAS, VARIANCE = 'backbone.stem.conv.weight', 'head5.pred.bias', 'backbone.stem.norm.running_var'
+KERNEL = 'backbone.stem.conv.weight'
+BIAS = 'head5.pred.bias'
+VARIANCE = 'backbone.stem.norm.running_var'
 DAMAGED = {
     'a NaN bias': set_value(BIAS, float('nan')),
     'an infinite kernel': set_value(KERNEL, float('inf')),
@@ -194,7 +198,8 @@ def test_darknet_weights_that_no_training_leaves_are_refused(tmp_path, value):
     model = YOLOv3(3, .0625, image_size=64, class_activation='sigmoid').eval()
     model.head3.pred.bias.data[0] = value
     save_darknet(model, tmp_path/'net.weights')
-    said = refusal(load_darknet, tmp_path/'net.weights', model.class_names, model.anchors, 64, .0625)
+    said = refusal(load_darknet, tmp_path/'net.weights', model.class_names, model.anchors, 64,
+                   .0625)
     assert 'head3.pred.bias' in said
 
 
@@ -220,7 +225,8 @@ def test_sources_that_are_no_folder(source, tmp_path, monkeypatch, in_time):
         YOLOv3.from_pretrained(source)
 
 
-ODD = [None, True, -1, 0, 10**30, 1e308, float('nan'), '', 'x', [], [[]], {}, {'a': []}, '\ud800', [None]*3, '0'*5000]
+ODD = [None, True, -1, 0, 10**30, 1e308, float('nan'), '', 'x', [], [[]], {}, {'a': []}, '\ud800',
+       [None]*3, '0'*5000]
 
 
 def odd_config(config, rng):
@@ -259,7 +265,7 @@ def damaged_bytes(data, rng):
 
 
 def test_180_mutated_folders_open_or_are_refused(tiny, tmp_path, in_time):
-    "Whatever opens gives finite outputs, or is refused when it predicts; nothing else is ever raised."
+    "What opens gives finite outputs, or is refused when it predicts; nothing else is raised."
     rng = random.Random(0)
     whole = {name: (tiny/name).read_bytes() for name in ('config.json', 'model.safetensors')}
     config = json.loads(whole['config.json'])
@@ -308,12 +314,13 @@ class Images:
 
 def state(model):
     "Mode, gradients and hooks of each part."
-    modes = {name: (m.training, len(m._forward_hooks), len(m._backward_hooks)) for name, m in model.named_modules()}
+    modes = {name: (m.training, len(m._forward_hooks), len(m._backward_hooks)) for name,
+             m in model.named_modules()}
     return modes, {name: (p.requires_grad, p.grad is None) for name, p in model.named_parameters()}
 
 
 def mixed(tiny):
-    "A model in a state of its own: training, but for the backbone and one batch norm; some of it frozen."
+    "A model in training mode, but for the backbone and one batch norm; a part has no gradients."
     model = YOLOv3.from_pretrained(tiny).train()
     model.backbone.eval()
     model.head4.conv.norm.eval()
@@ -327,7 +334,8 @@ def loader():
     return DataLoader(DetectionDataset(Images(), test_transform(64), 64), 2, collate_fn=collate)
 
 
-DET = {'scale': torch.tensor([0]), 'anchor': torch.tensor([1]), 'cell': torch.tensor([[0, 1]]), 'labels': torch.tensor([2])}
+DET = {'scale': torch.tensor([0]), 'anchor': torch.tensor([1]), 'cell': torch.tensor([[0, 1]]),
+       'labels': torch.tensor([2])}
 USES = {
     'predict': lambda model: predict(model, loader(), progress=False),
     'evaluate': lambda model: evaluate(model, Images(), progress=False),
@@ -384,8 +392,10 @@ def test_a_split_without_objects_has_no_nan(tiny):
 
 def test_objects_of_a_data_set_with_annotation_or_with_target():
     class OnlyTarget:
-        def __len__(self): return 3
-        def target(self, i): return Images().annotation(i)
+        def __len__(self):
+            return 3
+        def target(self, i):
+            return Images().annotation(i)
     for dataset in (Images(), OnlyTarget()):
         assert ground_truths(dataset)['labels'].tolist() == [0, 1, 2]
 
@@ -413,7 +423,8 @@ def test_frozen_means_frozen(tiny, neck):
         assert all(now[name].equal(tensor) for name, tensor in tensors.items()), part
     assert not all(tensor.equal(net.head5.state_dict()[name]) for name, tensor in heads.items())
     assert net.head5.conv.norm.training and not net.backbone.stem.norm.training
-    assert copy.deepcopy(net).train().backbone.training is False  # as an average of the weights is made
+    twin = copy.deepcopy(net).train()  # as an average of the weights is made
+    assert not twin.backbone.training
 
 
 def test_frozen_parts_thaw(tiny):

@@ -79,8 +79,9 @@ if __name__ == '__main__':
     a = p.parse_args()
     with contextlib.redirect_stdout(sys.stderr): found = measure(a.pictures, a.boxes, a.threads)   # what is missing is said there
     if a.results:
-        from yolov3_nb.runs import commit_used, versions_used, write_json
-        from yolov3_nb.weights import device_name
-        write_json({'name': a.results, 'command': ' '.join(['python', 'tools/bench_evaluation.py', *sys.argv[1:]]), 'seed': 0, 'commit': commit_used(),
-                    'date': datetime.date.today().isoformat(), 'versions': versions_used(), 'device': device_name('cpu'), **found}, ROOT/'results'/f'{a.results}.json')
+        from yolov3_nb.files import write_json
+        from yolov3_nb.networks import device_name
+        from yolov3_nb.runs import commit_used, versions_used
+        write_json(ROOT/'results'/f'{a.results}.json', {'name': a.results, 'command': ' '.join(['python', 'tools/bench_evaluation.py', *sys.argv[1:]]), 'seed': 0, 'commit': commit_used(),
+                    'date': datetime.date.today().isoformat(), 'versions': versions_used(), 'device': device_name('cpu'), **found})
     print(json.dumps(found, indent=1))

@@ -9,8 +9,9 @@ import cv2, onnxruntime, torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from yolov3_nb.runs import commit_used, versions_used, write_json
-from yolov3_nb.weights import processor_name
+from yolov3_nb.files import write_json
+from yolov3_nb.networks import processor_name
+from yolov3_nb.runs import commit_used, versions_used
 from yolov3_nb.export import export_onnx, fold_batch_norm, largest_difference, save_darknet
 from yolov3_nb.model import YOLOv3, count_parameters
 
@@ -63,10 +64,10 @@ def main(argv=None):
     rows = {name: dict(median_s=round(m, 4), fastest_s=round(min(seconds[name]), 4), ratio=round(m/median['PyTorch'], 3),
                        fastest_ratio=round(min(seconds[name])/min(seconds['PyTorch']), 3), difference=gaps[name]) for name, m in median.items()}
     versions = versions_used() | {n: version(n) for n in ('onnx', 'onnxruntime')}
-    write_json(dict(name=a.results, command=' '.join(['tools/bench_inference.py', *(sys.argv[1:] if argv is None else argv)]), seed=0, commit=commit_used(),
+    write_json(ROOT/'results'/f'{a.results}.json', dict(name=a.results, command=' '.join(['tools/bench_inference.py', *(sys.argv[1:] if argv is None else argv)]), seed=0, commit=commit_used(),
                     date=datetime.date.today().isoformat(), versions=versions, device=f'{a.threads} threads, {processor_name()}',
                     minutes=round((time.time() - start)/60, 2), rounds=a.rounds, batch=1,
-                    model=dict(width=a.width, image_size=a.size, parameters=count_parameters(model)), runtimes=rows), ROOT/'results'/f'{a.results}.json')
+                    model=dict(width=a.width, image_size=a.size, parameters=count_parameters(model)), runtimes=rows))
     for name, row in rows.items(): print(f"{name:28} {row['median_s']*1000:8.1f} ms  × {row['ratio']:.2f}  difference {row['difference']:.1e}")
 
 if __name__ == '__main__': main()

@@ -4,16 +4,18 @@ The run is that of `yolov3_train`, its schedule as long as the recipe says, and 
 pictures a second, the share of the step that waited for pictures, and the rate of arithmetic as a share of what this device reaches in
 one large product of matrices, in the same precision and within the same run."""
 import argparse, datetime, shlex, statistics, sys, tempfile, time
+from dataclasses import replace
 from pathlib import Path
 import torch
 import pytorch_lightning as L
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from yolov3_nb.files import write_json
 from yolov3_nb.learner import make_data, make_module, make_trainer
-from yolov3_nb.recipe import BASE, PRESETS
-from yolov3_nb.runs import commit_used, versions_used, write_json
-from yolov3_nb.weights import device_name, processor_name
+from yolov3_nb.networks import device_name, processor_name
+from yolov3_nb.recipe import PRESETS
+from yolov3_nb.runs import commit_used, versions_used
 from yolov3_nb.model import count_parameters, layer_table
 
 class Clock(L.Callback):
@@ -49,12 +51,12 @@ def main():
         p.add_argument(f'--{name}', type=kind, default=argparse.SUPPRESS)
     a, start = vars(p.parse_args()), time.time()
     preset, steps, name = a.pop('preset'), a.pop('steps'), a.pop('results')
-    s = BASE | PRESETS[preset] | dict(test='', val='', cache=False, progress=False, train_every=0, pictures_every=0, compile=False) | a
+    recipe = replace(PRESETS[preset], **dict(test='', val='', cache=False, progress=False, train_every=0, images_every=0, compile=False) | a)
     clock = Clock(steps)
     with tempfile.TemporaryDirectory() as folder:
-        L.seed_everything(s['seed'], workers=True, verbose=False)
-        dm = make_data(s)
-        module, trainer = make_module(s, dm), make_trainer(s, Path(folder))
+        L.seed_everything(recipe.seed, workers=True, verbose=False)
+        dm = make_data(recipe)
+        module, trainer = make_module(recipe, dm), make_trainer(recipe, Path(folder))
         trainer.callbacks = [clock] + [c for c in trainer.callbacks if not isinstance(c, L.callbacks.ModelCheckpoint)]
         trainer.fit(module, datamodule=dm)
     if len(clock.ended) < steps: sys.exit(f'Only {len(clock.ended)} of {steps} steps were made: give more pictures, or fewer --steps.')
@@ -62,17 +64,16 @@ def main():
     waited = [b - a for a, b in zip(clock.ended, clock.begun[1:])]
     step, on_gpu = statistics.median(seconds), module.device.type == 'cuda'
     bf16 = trainer.precision == 'bf16-mixed'
-    work = 3 * int(layer_table(module.model.cpu(), s['size']).flops.sum()) * s['batch']      # backward: one product for inputs, one for weights
+    work = 3 * int(layer_table(module.model.cpu(), recipe.size).flops.sum()) * recipe.batch      # backward: one product for inputs, one for weights
     peak = matmul_rate(torch.device('cuda' if on_gpu else 'cpu'), torch.bfloat16 if bf16 else torch.float32, 8192 if on_gpu else 2048)
-    write_json(dict(name=name, command=shlex.join(['python', 'tools/bench_training.py', *sys.argv[1:]]).replace(str(s['data']), 'DIR'), seed=s['seed'],
+    write_json(ROOT/'results'/f'{name}.json', dict(name=name, command=shlex.join(['python', 'tools/bench_training.py', *sys.argv[1:]]).replace(str(recipe.data), 'DIR'), seed=recipe.seed,
                     commit=commit_used(), date=datetime.date.today().isoformat(), versions=versions_used(), device=device_name('cuda' if on_gpu else 'cpu'), processor=processor_name(),
-                    precision=trainer.precision, threads=torch.get_num_threads(), minutes=round((time.time() - start) / 60, 2), steps=steps, batch=s['batch'],
-                    model=dict(width=s['width'], image_size=s['size'], parameters=count_parameters(module.model)),
-                    median_step_s=round(step, 4), fastest_step_s=round(min(seconds), 4), pictures_per_s=round(s['batch'] / step, 2),
+                    precision=trainer.precision, threads=torch.get_num_threads(), minutes=round((time.time() - start) / 60, 2), steps=steps, batch=recipe.batch,
+                    model=dict(width=recipe.width, image_size=recipe.size, parameters=count_parameters(module.model)),
+                    median_step_s=round(step, 4), fastest_step_s=round(min(seconds), 4), pictures_per_s=round(recipe.batch / step, 2),
                     waited_share=round(sum(waited) / sum(seconds), 4), operations_per_step=work, operations_per_s=round(work / step),
                     matmul_per_s=round(peak), share_of_matmul=round(work / step / peak, 3),
-                    loss_first=round(statistics.fmean(clock.losses[:10]), 3), loss_last=round(statistics.fmean(clock.losses[-10:]), 3)),
-               ROOT/'results'/f'{name}.json')
-    print(f"{steps} steps of {s['batch']}: {step:.3f} s each, {s['batch'] / step:.2f} pictures a second, {100 * work / step / peak:.0f} % of a matrix product's rate.")
+                    loss_first=round(statistics.fmean(clock.losses[:10]), 3), loss_last=round(statistics.fmean(clock.losses[-10:]), 3)))
+    print(f"{steps} steps of {recipe.batch}: {step:.3f} s each, {recipe.batch / step:.2f} pictures a second, {100 * work / step / peak:.0f} % of a matrix product's rate.")
 
 if __name__ == '__main__': main()

@@ -5,11 +5,12 @@ rung before. All are trained on train for the same few epochs, and measured on v
 results/ladder_NAME.json, or --out, after every run, so an interrupted ladder goes on where it was, and several may work on one: a rung
 that has been measured is not run again, and a file that was measured with other settings is left alone."""
 import argparse, datetime, json, os, shlex, shutil, sys, tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ('map50', 'class_acc', 'noobj_acc', 'obj_acc', 'loss')
-ORIGINAL = dict(loss='original', anchors='coco', mosaic=.67, strength=1., ema=0., test='', val_every=100, train_every=0, pictures_every=0)
+ORIGINAL = dict(loss='original', anchors='coco', mosaic=.67, strength=1., ema=0., test='', val_every=100, train_every=0, images_every=0)
 
 FIRST = ('the original: its loss, COCO anchors, mosaic at 0.67', {})
 LOSS = ('loss: sums over cells, CIoU, λ chosen on val', dict(loss='yolo'))
@@ -30,16 +31,16 @@ LADDERS = {
 
 def rungs(name, **more):
     "(name, what it changes, all settings) of each rung; every one keeps the changes of those before it that are not aside."
-    from yolov3_nb.recipe import BASE
+    from yolov3_nb.recipe import Recipe
     base, steps = LADDERS[name]
-    s = BASE | base | more
+    s = asdict(Recipe()) | base | more
     for title, change in steps:
         yield title, change, s | change
         if not title.startswith('aside'): s = s | change
 
 def plain(s): # what decides the figures; a setting that a file does not know yet had its usual value
-    from yolov3_nb.recipe import BASE
-    return {k: v for k, v in (BASE | s).items() if k not in ('data', 'progress', 'seed', 'workers')}
+    from yolov3_nb.recipe import recipe_from
+    return {k: v for k, v in asdict(recipe_from(s)).items() if k not in ('data', 'progress', 'seed', 'workers')}
 
 def find(file, s): # the rung of a file that was measured with these settings, or None
     rungs = json.loads(file.read_text(encoding='utf-8'))['rungs'] if file.exists() else []
@@ -49,13 +50,15 @@ def run(s):
     "Figures on val, and minutes of processor time, of one training."
     import pytorch_lightning as L
     from yolov3_nb.learner import make_data, make_module, make_trainer
+    from yolov3_nb.recipe import recipe_from
     from yolov3_nb.evaluation import evaluate
     from yolov3_nb.training import whole_epoch
     start, folder = sum(os.times()[:4]), Path(tempfile.mkdtemp())
     try:
         L.seed_everything(s['seed'], workers=True, verbose=False)
-        dm = make_data(s)
-        module, trainer = make_module(s, dm), make_trainer(s, folder)
+        recipe = recipe_from(s)
+        dm = make_data(recipe)
+        module, trainer = make_module(recipe, dm), make_trainer(recipe, folder)
         trainer.fit(module, datamodule=dm)
         if trainer.current_epoch < trainer.max_epochs or not whole_epoch(trainer): sys.exit(130)  # stopped, so not measured
         figures = evaluate(module.model.eval(), dm.val_ds, batch_size=32, progress=False)
@@ -63,9 +66,9 @@ def run(s):
     finally: shutil.rmtree(folder, ignore_errors=True)
 
 def main(name, seeds, only, file, more):
-    from yolov3_nb.runs import commit_used, versions_used, write_json
-    from yolov3_nb.toyvoc import locked
-    from yolov3_nb.weights import device_name, processor_name
+    from yolov3_nb.files import locked, write_json
+    from yolov3_nb.networks import device_name, processor_name
+    from yolov3_nb.runs import commit_used, versions_used
     ladder = list(rungs(name, **more))
     base = plain(ladder[0][2])
     if file.exists() and (other := plain(json.loads(file.read_text(encoding='utf-8'))['base'])) != base:
@@ -79,9 +82,9 @@ def main(name, seeds, only, file, more):
             rows = [(find(file, s) or dict(seeds=[], **{k: [] for k in (*FIGURES, 'cpu_minutes')})) | dict(name=title, change=change, settings=plain(s))
                     for title, change, s in ladder]
             for k, v in (found | dict(seeds=seed)).items(): rows[n][k].append(v)
-            write_json(dict(name=file.stem, command=shlex.join(['python', 'tools/ladder.py', name, *flags]), commit=commit_used(),
+            write_json(file, dict(name=file.stem, command=shlex.join(['python', 'tools/ladder.py', name, *flags]), commit=commit_used(),
                             date=datetime.date.today().isoformat(), device=device_name('cpu'), processor=processor_name(), versions=versions_used(),
-                            base=base, rungs=[r for r in rows if r['seeds']]), file)
+                            base=base, rungs=[r for r in rows if r['seeds']]))
         print(title, seed, found, flush=True)
 
 if __name__ == '__main__':

@@ -33,6 +33,11 @@ def notebooks(cfg):
 
 def unnumbered(path): return path.with_name(NUMBERED.sub('', path.name.lower()))
 
+def stale(cfg):
+    "nbdev processes the notebooks that changed; but every page depends on where symbols are defined, and on `yolov3_nb.docs`."
+    proc, sources = cfg.config_path/'_proc', [cfg.lib_path/name for name in ('_modidx.py', 'docs.py')]
+    return proc.is_dir() and proc.stat().st_mtime < max(f.stat().st_mtime for f in sources if f.is_file())
+
 def process(cfg):
     "nbdev's own steps for its docs, as `nbdev_docs` takes them before it calls Quarto."
     from importlib.metadata import entry_points
@@ -41,9 +46,10 @@ def process(cfg):
     from nbdev.serve import proc_nbs
     if cfg.lib_name not in entry_points(group='nbdev').names:
         sys.exit(f"The names in backticks cannot be linked: {cfg.lib_name} is not installed here; run: pip install -e '.[dev]'")
+    anew = stale(cfg)
     refresh_quarto_yml()
     nbdev.doclinks._build_modidx()
-    try: return proc_nbs(n_workers=min(os.cpu_count() or 1, 4))
+    try: return proc_nbs(n_workers=min(os.cpu_count() or 1, 4), force=anew)
     except Exception as e: sys.exit(f'nbdev cannot process the notebooks for the site; it runs their imports and exported cells. {e}')
 
 def stage(cfg, proc, dest):

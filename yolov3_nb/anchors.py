@@ -17,7 +17,7 @@ from .boxes import cxcywh_to_xyxy, wh_iou, xyxy_to_cxcywh
 
 # %% ../nbs/04_anchors.ipynb #iou-kmeans
 def _spread_centres(wh, k, rng):
-    "k-means++: each further centre is drawn with a chance that grows with its distance from the others."
+    "k-means++: each further centre is drawn with a chance that grows with its distance."
     centres = wh[rng.integers(len(wh))][None]
     while len(centres) < k:
         distance = (1 - wh_iou(wh, centres).amax(1)).clamp(min=0)
@@ -27,7 +27,7 @@ def _spread_centres(wh, k, rng):
     return centres
 
 def _move_centres(wh, centres, iou, owner):
-    "Each centre moves to the median of its boxes; one that has none, to the box that is served worst."
+    "Each centre moves to the median of its boxes; one without, to the box that is served worst."
     iou = iou.clone()
     for j in range(len(centres)):
         members = wh[owner == j]
@@ -77,7 +77,8 @@ def kmeans_anchors(
 ) -> Tensor: # (3, k / 3, 2) float32: big anchors first, as STRIDES; within a scale by rising area
     "Anchors for three scales from the boxes of a data set."
     if k % 3:
-        raise ValueError(f'k is {k}: give a multiple of 3, so that each of the three scales gets as many.')
+        raise ValueError(f'k is {k}: give a multiple of 3, '
+                         'so that each of the three scales gets as many.')
     runs = [iou_kmeans(wh, k, seed + i) for i in range(tries)]
     wh = wh.double().cpu()
     best = max(runs, key=lambda centres: wh_iou(wh, centres).amax(1).mean().item())
@@ -123,8 +124,9 @@ def _check_boxes(boxes, centre, image, size):
     good = (moved < 0.01) & (boxes[:, 2:] > 0).all(1)  # rounding may push a centre over the edge
     if not good.all():
         n = int((~good).nonzero()[0])
-        raise ValueError(f'Box {cxcywh_to_xyxy(boxes[n]).tolist()} of image {int(image[n])} of the batch '
-                         f'has no area, or its centre lies off the {size[0]}x{size[1]} input: '
+        box = cxcywh_to_xyxy(boxes[n]).tolist()
+        raise ValueError(f'Box {box} of image {int(image[n])} of the batch has no area, '
+                         f'or its centre lies off the {size[0]}x{size[1]} input: '
                          'clip boxes to the image and drop those with nothing left.')
 
 def _gather(targets, size, difficult):
@@ -162,7 +164,7 @@ def _write_ignored(cells, cell, iou, threshold):
     cells[(*_select(cell, box), anchor)] = cells.new_tensor([0, 0, 0, 0, -1, 0])
 
 def _write_positives(cells, cell, iou, value, turn):
-    "Each box takes its best free anchor: the first box of each cell, then the second, then the third."
+    "Each box takes its best free anchor: the first of each cell, then the second, then the third."
     for t in range(3):  # a cell has room for three
         now = turn == t
         here = _select(cell, now)
@@ -182,11 +184,11 @@ def _encode_scale(grid, boxes, labels, image, anchors, stride, ignore_iou, posit
     "Fill one grid (B, 3, rows, cols, 6) with boxes cxcywh (N, 4)."
     rows, cols = grid.shape[2:4]
     row, col, place = _cell(boxes, stride, rows, cols)
-    iou = wh_iou(boxes[:, 2:], anchors)                                       # (N, 3)
+    iou = wh_iou(boxes[:, 2:], anchors)               # (N, 3)
     one = torch.ones_like(labels)
-    value = torch.cat([place, boxes[:, 2:], torch.stack([one, labels], 1)], 1)  # (N, 6)
+    value = torch.cat([place, boxes[:, 2:], one[:, None], labels[:, None]], 1)  # (N, 6)
 
-    cells = grid.permute(0, 2, 3, 1, 4)                                       # (B, rows, cols, 3, 6), a view
+    cells = grid.permute(0, 2, 3, 1, 4)               # (B, rows, cols, 3, 6), a view
     cell = image, row, col
     turn = _turns((image*rows + row)*cols + col)
     _write_ignored(cells, cell, iou, ignore_iou)
@@ -200,25 +202,25 @@ def encode(
     size, # side of the input, or (height, width); multiples of 32
     ignore_iou:float=0.5, # other anchors of a box's cell that overlap it more than this are ignored
     difficult:bool=True, # encode boxes marked difficult too
-    positive_iou:float=1., # free anchors of a box's cell that overlap it more are positive too; 1: none
-) -> list: # three tensors (B, 3, H/s, W/s, 6): x, y in the cell, w, h in pixels, obj 1 / 0 / -1 (ignored), label
-    "Targets on three grids: each box, in file order, takes on each its best free anchor at its centre's cell."
+    positive_iou:float=1., # free anchors that overlap a box more are positive too; 1: none
+) -> list: # three tensors (B, 3, H/s, W/s, 6): x, y in the cell, w, h in pixels, 1 / 0 / -1, label
+    "Targets on three grids; objectness is 1 for positive, 0 for empty, -1 for ignored slots."
     H, W = (size, size) if isinstance(size, int) else size
     if H % 32 or W % 32:
         raise ValueError(f'The input is {H}x{W}: both sides must be multiples of 32.')
     boxes, labels, image = _gather(targets, (H, W), difficult)   # (N, 4) cxcywh, (N,), (N,)
     anchors = torch.as_tensor(anchors, device=boxes.device)
     grids = []
-    for anchors_of_scale, stride in zip(anchors, STRIDES):
+    for three, stride in zip(anchors, STRIDES):
         grid = boxes.new_zeros(len(targets), 3, H//stride, W//stride, 6)
-        _encode_scale(grid, boxes, labels, image, anchors_of_scale, stride, ignore_iou, positive_iou)
+        _encode_scale(grid, boxes, labels, image, three, stride, ignore_iou, positive_iou)
         grids.append(grid)
     return grids
 
 # %% ../nbs/04_anchors.ipynb #decode-targets
 def decode_targets(
     encoded:list, # what `encode` returns
-) -> dict: # boxes xyxy pixels (P, 4), labels, image, scale, anchor, each (P,), cell (P, 2) row and column
+) -> dict: # boxes xyxy pixels (P, 4); labels, image, scale, anchor (P,); cell (P, 2) row, column
     "Every positive of every grid as a box again: a box comes back once for each scale that it got."
     found = {name: [] for name in ('boxes', 'labels', 'image', 'scale', 'anchor', 'cell')}
     for scale, (grid, stride) in enumerate(zip(encoded, STRIDES)):
@@ -242,7 +244,7 @@ def _slots(h, w, device):
     return torch.stack(torch.meshgrid(*axes, indexing='ij'), -1)
 
 def _decode_scale(pred, anchors, stride):
-    "Boxes of one raw output, xyxy pixels (B, 3, h, w, 4), and anchor, row, column of each slot (3, h, w, 3)."
+    "Boxes of one raw output (B, 3, h, w, 4); anchor, row, column of each slot (3, h, w, 3)."
     slots = _slots(*pred.shape[2:4], pred.device)
     corner = slots[..., [2, 1]]                                  # column and row, as x and y
     centre = (pred[..., :2].sigmoid() + corner)*stride
@@ -251,10 +253,10 @@ def _decode_scale(pred, anchors, stride):
     return cxcywh_to_xyxy(torch.cat([centre, wh], -1)), slots
 
 def decode(
-    preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5 + C): x, y, w, h, objectness, classes
+    preds:list, # raw outputs, three tensors (B, 3, H/s, W/s, 5 + C)
     anchors, # (3, 3, 2) pixels at the input size
-) -> dict: # boxes xyxy pixels (B, A, 4), obj logits (B, A), cls logits (B, A, C), where (A, 4): scale, anchor, row, column
-    "Raw outputs to float32 boxes (YOLOv3, sec. 2.1), no side above `MAX_STRETCH` anchors; changes no input."
+) -> dict: # boxes xyxy pixels (B, A, 4); logits obj (B, A) and cls (B, A, C); where (A, 4)
+    "Raw outputs to boxes (YOLOv3, sec. 2.1); `where` is scale, anchor, row and column of each."
     anchors = torch.as_tensor(anchors, dtype=torch.float32, device=preds[0].device)
     boxes, rest, where = [], [], []
     for scale, (pred, stride) in enumerate(zip(preds, STRIDES)):

@@ -17,6 +17,7 @@ import csv
 import html
 import io
 import json
+import logging
 import math
 import os
 import random
@@ -203,7 +204,7 @@ def draw_found(
     names:list, # of the classes
     numbers=None, # (N,) what to call them; 1 … N unless told
 )->np.ndarray: # a new image
-    "Draw every box with its number, class and score; the best is drawn last, so that none covers it."
+    "Draw every box with its number, class and score; the best is drawn last, on top."
     numbers = range(1, len(dets['scores']) + 1) if numbers is None else numbers
     for i, n in reversed(list(enumerate(numbers))):
         box, label, score = (dets[k][i:i+1] for k in ('boxes', 'labels', 'scores'))
@@ -269,15 +270,21 @@ def occlusion_maps(
     img:np.ndarray, # (H, W, 3) uint8
     dets:dict, # N detections in it: scale, anchor, cell, labels
     patches:int=10, # along each side of the letterboxed square
-    batch:int=25, # covered squares at a time
+    batch:int=20, # covered squares at a time
+    seconds:float=math.inf, # that it may take, judged after the first batch
 )->torch.Tensor: # (N, patches, patches): share of its score that each box loses
-    "Cover one patch at a time and see how far each score falls (Zeiler and Fergus 2014, section 4.2)."
+    "Cover patch after patch and see how far each score falls (Zeiler and Fergus 2014, sec. 4.2)."
     x = _square(model, img)
     edges = torch.linspace(0, x.shape[-1], patches + 1).round().int().tolist()
     mean = x.mean((1, 2), keepdim=True)                                            # (3, 1, 1)
     places = [(r, c) for r in range(patches) for c in range(patches)]
-    scores = []
+    scores, began = [], time.perf_counter()
     for start in range(0, len(places), batch):
+        if start == batch:
+            expected = (time.perf_counter() - began)*len(places)/batch
+            if expected > seconds:
+                raise InputError(f'Occlusion would take about {expected:.0f} s here: it runs the '
+                                 f'network {len(places)} times. Choose another method.')
         part = places[start:start + batch]
         xb = x.repeat(len(part), 1, 1, 1)                                          # (B, 3, S, S)
         for square, (r, c) in zip(xb, part):
@@ -294,12 +301,13 @@ def why_map(
     dets:dict, # one detection or more
     method:str='layercam', # a key of `METHODS`
     patches:int=10, # of an occlusion map, along each side
+    seconds:float=math.inf, # that an occlusion map may take
 )->np.ndarray: # (H, W) float32 in [0, 1]
     "The map that explains these boxes: by a gradient, by occlusion, or a blob at their cells."
     if method in CAM_METHODS:
         return heat_map(model, img, dets, method)
     if method == 'occlusion':
-        maps = occlusion_maps(model, img, dets, patches)
+        maps = occlusion_maps(model, img, dets, patches, seconds=seconds)
     elif method == 'blob':
         maps = rival_maps(dets, model.image_size)['cell blob']
     else:
@@ -362,7 +370,7 @@ def explain(
 )->tuple: # the image under its heat map (H, W, 3) uint8; a sentence; the map (H, W)
     "Why is this box there? `InputError` where there is no such box."
     numbers, some = choose(dets, which)
-    heat = why_map(model, img, some, method, limits['patches'])
+    heat = why_map(model, img, some, method, limits['patches'], limits['seconds']/2)
     if len(numbers) == 1:
         said = say_box(some, model, numbers[0])
     else:
@@ -486,7 +494,7 @@ def why_not(
     return out, said + '\n\n' + '\n'.join(rows)
 
 # %% ../nbs/11b_app.ipynb #handlers
-NO_CHOICE = [('the strongest', 0), ('all together', -1)]   # what one may choose before there are boxes
+NO_CHOICE = [('the strongest', 0), ('all together', -1)]   # before there are boxes
 
 def show_found(
     model, path, scale, score, nms, # as `find` takes them; the path of an upload
@@ -548,18 +556,20 @@ def show_methods(
 )->list: # pairs of image and caption, one for each of `METHODS`
     "One box by every method, side by side, and how much of each map's heat lies in the box."
     img, _ = read_upload(path, limits)
-    began = time.perf_counter()
     dets = find(model, img, scale, score, nms, limits)
-    expected = (time.perf_counter() - began)*limits['patches']**2   # seconds, one pass a patch
     boxes = choose(dets, which)[1]['boxes']
     pairs = []
     for method, (label, _) in METHODS.items():
-        if method == 'occlusion' and expected > limits['seconds']/2:
-            pairs.append((None, f'**{label}** would take about {expected:.0f} s here'))
+        caption = f'**{label}**'
+        try:
+            drawn, _, heat = explain(model, img, dets, which, method, strength, limits)
+        except InputError as e:   # the network is too large for occlusion
+            pairs.append((None, f'{caption}: {e}'))
             continue
-        drawn, _, heat = explain(model, img, dets, which, method, strength, limits)
-        inside = f"{100*float(map_scores(torch.tensor(heat)[None], boxes[0])[1]):.0f} % of its heat"
-        pairs.append((drawn, f'**{label}**' + (f': {inside} in the box' if len(boxes) == 1 else '')))
+        if len(boxes) == 1:
+            inside = float(map_scores(torch.tensor(heat)[None], boxes[0])[1])
+            caption += f': {100*inside:.0f} % of its heat in the box'
+        pairs.append((drawn, caption))
     return pairs
 
 # %% ../nbs/11b_app.ipynb #answer_files
@@ -594,7 +604,7 @@ def answer_files(
 
 # %% ../nbs/11b_app.ipynb #Worker
 class Worker:
-    "One thread for all that strangers ask, one thing after another: nothing mixes, memory is that of one image."
+    "One thread that does all work, one job after another; memory is that of one image."
 
     def __init__(self,
         seconds:float # of work, after which an answer is given up
@@ -603,7 +613,7 @@ class Worker:
         self.pool = ThreadPoolExecutor(1)
 
     def __call__(self, f, *args): # what `f(*args)` returns
-        "Call `f` when it is its turn; any error becomes an `InputError` that tells nothing of this machine."
+        "Call `f` when it is its turn; an error becomes an `InputError` that names nothing of ours."
         began = threading.Event()
 
         def work():
@@ -631,7 +641,7 @@ async def _refuse(send, status, why): # a whole answer: one sentence, and the en
     await send({'type': 'http.response.body', 'body': json.dumps({'detail': why}).encode()})
 
 class BodyLimit:
-    "ASGI middleware: a request body may have so many bytes and take so many seconds; more is refused while it comes in."
+    "ASGI middleware: refuse a body that is too large or too slow while it still comes in."
 
     def __init__(self,
         app, # that is guarded
@@ -686,7 +696,7 @@ def _names_address(value): # does any dict in this JSON value have a `path` that
     return isinstance(value, list) and any(map(_names_address, value))
 
 class OnlyUploads:
-    "ASGI middleware: refuses a request that names an address where a file is expected, which Gradio would fetch."
+    "ASGI middleware: refuse a request that names an address as a file; Gradio would fetch it."
 
     def __init__(self,
         app # that is guarded
@@ -713,7 +723,7 @@ class OnlyUploads:
 
 # %% ../nbs/11b_app.ipynb #IdleLimit
 class IdleLimit:
-    "ASGI middleware that knows which connections are being answered, and closes those that ask for nothing."
+    "ASGI middleware: close connections that ask for nothing, and leave those being answered."
 
     def __init__(self,
         app, # that is guarded
@@ -768,7 +778,7 @@ def sweep(
     folder:str|Path, # of uploads
     seconds:float, # since they were last written to
 )->int: # files that were deleted
-    "Delete all files below a folder that are older, and folders that are empty; follows no link out of it."
+    "Delete older files and empty folders below a folder; no link out of it is followed."
     gone = 0
     for place, folders, files in os.walk(folder, topdown=False):
         for name in files + folders:
@@ -844,8 +854,8 @@ def describe(
     data, metrics = record['data'], record['metrics']
     kind = 'drawings' if from_drawings(record) else 'photographs'
     text = (f"It knows {n} classes, and was trained on {data['n_train']:,} **{kind}** "
-            f"({data['train']}). On {data['n_test']:,} others ({data['test']}) its mAP@0.5 is "
-            f"**{metrics['map50']:.2f}**")
+            f"(`{data['train']}`). On {data['n_test']:,} others (`{data['test']}`) its mAP at "
+            f"IoU 0.5 is **{metrics['map50']:.2f}**")
     ap = {k: v for k, v in (metrics.get('ap50') or {}).items() if v is not None}
     if len(ap) > 1:
         best, worst = max(ap, key=ap.get), min(ap, key=ap.get)
@@ -856,17 +866,18 @@ def describe(
 
 # %% ../nbs/11b_app.ipynb #texts
 EXPLAINED = '''### What you see
-The network lays three grids over the image: {0}, {1} and {2} cells. Each cell may answer for objects
-whose centre it holds, the coarse grid for large objects and the fine grid for small ones. A box has a
-*score*: how sure the network is that there is an object, times how sure it is of the class. The *score
-threshold* drops boxes below it; *NMS* keeps one box where several found the same object.
+The network lays three grids over the image: {0}, {1} and {2} cells. Each cell may answer for
+objects whose centre it holds, the coarse grid for large objects and the fine grid for small ones.
+A box has a *score*: how sure the network is that there is an object, times how sure it is of the
+class. The *score threshold* drops boxes below it; *NMS* keeps one box where several found the same
+object.
 
-A *heat map* asks what spoke for one box. Bright means much, grey means nothing. It shows what the network
-used, which is not always the object. {evidence}
+A *heat map* asks what spoke for one box. Bright means much, grey means nothing. It shows what the
+network used, which is not always the object. {evidence}
 [The course measures it.](https://yolov3-nb.github.io/yolov3_nb/gradcam.html)
 
-Your image is kept for {minutes:.0f} minutes, where no other visitor can list it, and is then deleted. It is
-used for nothing else.'''
+Your image is kept for {minutes:.0f} minutes, where no other visitor can list it, and is then
+deleted. It is used for nothing else.'''
 CSS = '''
 .gradio-container .main {max-width: 1280px; margin: 0 auto}
 #title h1 {margin: .2rem 0}
@@ -874,7 +885,7 @@ CSS = '''
 #table * {font-family: var(--font) !important}
 .panels {display: grid !important; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .8rem}
 .panels > .column {min-width: 0 !important}
-#files button, #files a {min-width: 0}
+#found img, #heat img {max-height: 540px; object-fit: contain}
 @media (max-width: 640px) {
   .gradio-container .main {padding: .6rem !important}
   #title h1 {font-size: 1.4rem}
@@ -883,7 +894,8 @@ CSS = '''
   #top > .column > * {order: 3; width: 100%}
   #top > .column > #upload {order: 1}
   #top > .column > #answer {order: 2}
-  #top > .column > #last {order: 4}
+  #top > .column > #table {order: 4}
+  #top > .column > #last {order: 5}
   .column {min-width: 0 !important}
   .panels {grid-template-columns: repeat(2, minmax(0, 1fr))}
   #table :is(td, th, .cell-wrap, span) {font-size: .8rem !important; padding-inline: 2px !important}
@@ -902,7 +914,9 @@ def _gradio():
     return gradio
 
 def _theme(gr): # its fonts come with Gradio; small print that can be read
-    theme = gr.themes.Default(primary_hue='teal', secondary_hue='teal')
+    font = gr.themes.LocalFont('Source Sans Pro', weights=(400, 700))   # its 600 lacks most letters
+    theme = gr.themes.Default(primary_hue='teal', secondary_hue='teal',
+                              font=[font, 'ui-sans-serif', 'system-ui', 'sans-serif'])
     return theme.set(block_info_text_color='*neutral_600',
                      block_info_text_color_dark='*neutral_300')
 
@@ -915,8 +929,8 @@ def _shown(gr, name, label): # an image that comes out
 
 def _controls(gr, model, examples): # left: what goes in
     ui = {}
-    with gr.Group(elem_id='upload'):
-        gr.Markdown('### Your image', container=False)
+    with gr.Column(elem_id='upload'):
+        gr.Markdown('### Your image')
         ui['picture'] = _image(gr, 'picture', 'Your image', type='filepath', height=290,
                                value=examples[0] if examples else None, buttons=['fullscreen'],
                                sources=['upload', 'webcam', 'clipboard'])
@@ -931,6 +945,10 @@ def _controls(gr, model, examples): # left: what goes in
         ui['nms'] = gr.Slider(.05, .95, .45, step=.05, label='NMS threshold', elem_id='nms',
                               info='Of two boxes of one class that overlap more than this, '
                                    'the better one stays.')
+    ui['table'] = gr.Dataframe(headers=HEADERS, datatype='str', type='array', interactive=False,
+                               max_height=320, buttons=['copy'], elem_id='table',
+                               label='All boxes; left, top, right, bottom in pixels',
+                               column_widths=['9%', '25%', '14%', '19%', '33%'])
     return ui
 
 # %% ../nbs/11b_app.ipynb #results
@@ -958,9 +976,9 @@ def _tabs(gr, model): # why a box is there; grids and methods side by side
             ui['methods'] = _panels(gr, 'method', [label for label, _ in names])
     with gr.Row():
         ui['which'] = gr.Dropdown(NO_CHOICE, value=0, label='Which box?', elem_id='which',
-                                  min_width=180)
-        ui['strength'] = gr.Slider(0, 1, .7, step=.05, label='Strength of the heat',
-                                   elem_id='strength', min_width=180)
+                                  min_width=160)
+        ui['strength'] = gr.Slider(0, 1, .7, step=.05, label='Strength of heat',
+                                   elem_id='strength', min_width=160)
     return ui
 
 def _results(gr, model): # right: what comes out
@@ -976,15 +994,11 @@ def _results(gr, model): # right: what comes out
                 ui[key] = gr.DownloadButton(label, size='sm', elem_id=f'file-{key}')
     with gr.Column():
         ui |= _tabs(gr, model)
-    ui['table'] = gr.Dataframe(headers=HEADERS, datatype='str', type='array', interactive=False,
-                               max_height=320, buttons=['copy'], elem_id='table',
-                               label='All boxes, best first; left, top, right, bottom in pixels',
-                               column_widths=['7%', '25%', '15%', '18%', '35%'])
     return ui
 
 # %% ../nbs/11b_app.ipynb #Answers
 class _Answers:
-    "What the events call: each function takes the values of components and returns values for others."
+    "What the events call: from the values of some components to the values of others."
 
     def __init__(self, gr, model, limits, uploads):
         self.gr, self.model, self.limits, self.uploads = gr, model, limits, uploads
@@ -1037,8 +1051,7 @@ class _Answers:
         return grids + methods
 
     def pointed(self, image, *args):
-        *args, event = args
-        number, drawn, said = self.ask(show_meant, self.path(image), *args, *event.index)
+        number, drawn, said = self.ask(show_meant, self.path(image), *args)
         return number, drawn, said, self.gr.Tabs(selected='why'), 'why'
 
 # %% ../nbs/11b_app.ipynb #build_app
@@ -1058,8 +1071,8 @@ def _wire(gr, demo, ui, answers): # which event calls what
         return event(answers.side_by_side, [ui['view'], *settings, *how], panels,
                      **hidden | kwargs)
 
-    def pointed(*args, event: gr.SelectData):
-        return answers.pointed(*args, event)
+    def pointed(image, scale, score, nms, which, method, strength, event: gr.SelectData):
+        return answers.pointed(image, scale, score, nms, which, method, strength, *event.index)
 
     def row(event: gr.SelectData):
         return event.index[0] + 1
@@ -1152,7 +1165,7 @@ class Served:
         self.local_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         self.server = uvicorn.Server(uvicorn.Config(
             door, http=door.protocol(AutoHTTPProtocol), log_level='warning', proxy_headers=False,
-            limit_concurrency=limits['connections'], timeout_graceful_shutdown=3))
+            limit_concurrency=limits['connections'], timeout_graceful_shutdown=1))
         self.thread = threading.Thread(target=self.server.run, args=([sock],), daemon=True)
         self.thread.start()
         self.sweeper = Sweeper(uploads, limits['keep']) if uploads else None
@@ -1163,6 +1176,7 @@ class Served:
         "Stop listening, end the answers that are under way, and stop sweeping."
         if self.sweeper:
             self.sweeper.end.set()
+        logging.getLogger('uvicorn.error').setLevel(logging.CRITICAL)   # streams are cut on purpose
         self.server.should_exit = True
         self.thread.join(10)
 
@@ -1192,7 +1206,7 @@ def serve(
     record = record or find_record(weights, model)
     about = describe(model, record) if about is None else about.format(n=len(model.class_names))
     drawings = from_drawings(record) or 'drawings' in about
-    examples = example_files(photographs_first=not drawings)
+    examples = example_files(photographs_first=not drawings)[:8]
     uploads = upload_folder()
     sock = _listen(host, port)
     with suppress(InputError):   # the first answer imports, which takes seconds

@@ -14,8 +14,8 @@ from pathlib import Path
 
 # %% ../nbs/29b_docs.ipynb #own_docstrings
 def _patched_class(node): # a function's definition -> the class that `@patch` adds it to, or ''
-    if not any(ast.unparse(d) == 'patch' for d in node.decorator_list): return ''
-    return ast.unparse(node.args.args[0].annotation)
+    patched = any(ast.unparse(d) == 'patch' for d in node.decorator_list)
+    return ast.unparse(node.args.args[0].annotation) if patched else ''
 
 def own_docstrings(
     source:str, # of a module
@@ -24,11 +24,12 @@ def own_docstrings(
     kinds = ast.FunctionDef, ast.ClassDef
     own = {}
     for node in ast.parse(source).body:
-        if not isinstance(node, kinds): continue
+        if not isinstance(node, kinds):
+            continue
         owner = _patched_class(node) if isinstance(node, ast.FunctionDef) else ''
         own[f'{owner}.{node.name}'.lstrip('.')] = ast.get_docstring(node)
-        if not isinstance(node, ast.ClassDef): continue
-        for method in (m for m in node.body if isinstance(m, kinds)):
+        methods = node.body if isinstance(node, ast.ClassDef) else []
+        for method in (m for m in methods if isinstance(m, kinds)):
             own[f'{node.name}.{method.name}'] = ast.get_docstring(method)
     return own
 
@@ -40,10 +41,12 @@ def documented(
     source_follows:bool=False, # the page shows the definition itself
 )->str: # Markdown
     "An entry under its own name, with its own docstring or none, and without links in its code."
-    unlink = lambda code: re.sub(r'\[(`[^`]+`)\]\([^)\s]+\)', r'\1', code[0])
+    def unlink(code):
+        return re.sub(r'\[(`[^`]+`)\]\([^)\s]+\)', r'\1', code[0])
     text = re.sub(r'```python.*?```', unlink, text, flags=re.S)
     heading = re.search(r'^### (\S+)', text, re.M)
-    if not heading: return text
+    if not heading:
+        return text
     name = heading[1]
     inner = '<locals>' in name
     if inner:
@@ -52,47 +55,74 @@ def documented(
     foreign = name in own and not own[name] and 'class ' not in text
     if inner or foreign:
         text = re.split(r'(?<=\n```)\n', text)[0]
-        if own.get(shown): text += f'\n\n*{own[shown]}*'
-    if source_follows: text = text.split('\n```python')[0].removeprefix('---\n').strip() + '\n'
+        text += f'\n\n*{own[shown]}*' if own.get(shown) else ''
+    if source_follows:
+        text = text.split('\n```python')[0].removeprefix('---\n').strip() + '\n'
     return text
 
 # %% ../nbs/29b_docs.ipynb #caption
-def _text(cell): return ''.join(cell['source'])
+def _text(cell):
+    return ''.join(cell['source'])
+
+def _is_prose(cell):
+    return cell['cell_type'] == 'markdown'
 
 def caption(
     cells:list, # of a notebook
     i:int, # the cell with the figure
 )->str: # plain text
     "What a figure shows: its caption, or the heading that it stands under."
-    after = next((c for c in cells[i + 1:] if c['cell_type'] == 'markdown' or _text(c).strip()), None)
-    words = _text(after).lstrip() if after and after['cell_type'] == 'markdown' else ''
+    after = next((c for c in cells[i + 1:] if _is_prose(c) or _text(c).strip()), None)
+    words = _text(after).lstrip() if after and _is_prose(after) else ''
     italics = re.match(r'\*(?!\*)(.+?)\*(?!\*)', words, re.S)
-    before = [c for c in cells[i::-1] if c['cell_type'] == 'markdown']
-    headings = [h for c in before for h in re.findall(r'^#+ (.+)', _text(c), re.M)[::-1]]
+    before = [_text(c) for c in cells[i::-1] if _is_prose(c)]
+    headings = [h for text in before for h in re.findall(r'^#+ (.+)', text, re.M)[::-1]]
     text = italics[1] if italics else f"Figure: {headings[0] if headings else 'of this page'}"
     text = re.sub(r'\[([^]]+)\]\([^)]+\)', r'\1', text)
     return ' '.join(text.replace('`', '').split())
 
 # %% ../nbs/29b_docs.ipynb #entries
+def _code_of(notebook): # the path of a notebook -> the text of each code cell, as it was written
+    cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
+    return [_text(c) for c in cells if c['cell_type'] == 'code']
+
+def _directive(source, *names): # whether a cell has one of these directives of nbdev
+    return re.search(rf'^#\| *({"|".join(names)})\b', source, re.M) is not None
+
+def _module_of(sources): # the code of a notebook -> the module that it exports to, or None
+    found = (re.search(r'^#\| *default_exp (\S+)', s, re.M) for s in sources)
+    return next((m[1] for m in found if m), None)
+
+def _parsed(source): # a cell's syntax tree; an empty one for a magic, or for an exercise with a gap
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return ast.Module([], [])
+
 def _names_of(source): # of a cell -> the names that nbdev documents, as it shows them
-    try: tree = ast.parse(source)
-    except SyntaxError: return []
-    defined = [n for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
-    owner = lambda n: _patched_class(n) if isinstance(n, ast.FunctionDef) else ''
-    return [f'{owner(n)}.{n.name}'.lstrip('.') for n in defined if not re.match('_(?!_)', n.name)]
+    names = []
+    for node in _parsed(source).body:
+        is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        private = re.match('_(?!_)', getattr(node, 'name', ''))
+        if private or not (is_function or isinstance(node, ast.ClassDef)):
+            continue
+        owner = _patched_class(node) if is_function else ''
+        names.append(f'{owner}.{node.name}'.lstrip('.'))
+    return names
 
 def entries(
     notebooks, # paths of notebooks
 )->set: # (module, name) of every symbol that has an entry on the page of its notebook
     "What can be linked to."
     found = set()
-    for file in notebooks:
-        cells = [_text(c) for c in json.loads(Path(file).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
-        module = next((m[1] for c in cells if (m := re.search(r'^#\| *default_exp (\S+)', c, re.M))), None)
-        for source in cells:
-            shown = re.search(r'^#\| *(export|exports|exec_doc)\b', source, re.M) and not re.search(r'^#\| *hide\b', source, re.M)
-            if shown: found |= {(module, name) for name in _names_of(source)}
-            found |= {(module, name) for name in re.findall(r'^show_doc\(([\w.]+)', source, re.M)}
+    for sources in map(_code_of, notebooks):
+        names = [n for s in sources for n in re.findall(r'^show_doc\(([\w.]+)', s, re.M)]
+        for source in sources:
+            hidden = _directive(source, 'hide')
+            if _directive(source, 'export', 'exports', 'exec_doc') and not hidden:
+                names += _names_of(source)
+        module = _module_of(sources)
+        found |= {(module, name) for name in names}
     return found
 
 # %% ../nbs/29b_docs.ipynb #known_words
@@ -102,17 +132,17 @@ def known_words(
     "The names that a notebook's own code imports or defines."
     words = set()
     for source in sources:
-        try: tree = ast.parse(source)
-        except SyntaxError: continue  # a magic, or an exercise with a gap
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Import, ast.ImportFrom)): words |= {a.asname or a.name for a in node.names}
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)): words.add(node.name)
+        for node in ast.walk(_parsed(source)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                words |= {a.asname or a.name for a in node.names}
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                words.add(node.name)
     return words
 
 def mend_links(
     text:str, # Markdown that nbdev has put links into
     site:str, # the address of the site, as nbdev's links begin
-    modidx:dict, # a symbol's module by the address of its entry, such as 'boxes.html#nms'
+    modidx:dict, # (module, name) by the address of an entry, such as 'boxes.html#nms'
     linkable:set, # from `entries`
     words:set, # from `known_words`
 )->str: # Markdown
@@ -120,10 +150,10 @@ def mend_links(
     def mend(link):
         shown, url = link[1], link[2]
         address = url.removeprefix(site)
-        if address not in modidx: return link[0]  # written by hand
-        module, name = modidx[address]
+        if address not in modidx:
+            return link[0]  # written by hand
         plain = re.fullmatch('[a-z0-9]+', shown)
-        keep = (module, name) in linkable and (not plain or shown in words)
+        keep = modidx[address] in linkable and (not plain or shown in words)
         return link[0] if keep else f'`{shown}`'
     return re.sub(r'\[`([^`]+)`\]\(([^)\s]+#[^)\s]+)\)', mend, text)
 
@@ -132,7 +162,8 @@ def raw_html(
     data:dict, # an output's data by MIME type
 )->dict: # the same, HTML as Markdown with a raw block
     "Show HTML without the scripts that Quarto adds for widgets."
-    if 'text/html' not in data: return data
+    if 'text/html' not in data:
+        return data
     content = ''.join(data['text/html'])
     fence = '`'*max(3, 1 + max(map(len, re.findall('`+', content)), default=0))
     raw = f'{fence}{{=html}}\n{content}\n{fence}\n'
@@ -145,59 +176,59 @@ def front_matter(
     path:Path, # of the notebook
 )->str:
     "Put the chapter's number into the title, and keep solutions out of the search."
+    import yaml  # nbdev brings it
+    found = re.match(r'---\n(.*?\n)---\n', text, re.S)
+    fields = yaml.safe_load(found[1]) if found else {}
     number = re.match(r'\d+[a-z]?(?=_)', path.name)
-    if 'solutions' in path.parts: return re.sub(r'(?m)^title:', 'search: false\ntitle:', text, count=1)
-    if not number: return text
-    quoted = lambda m: f"title: '{number[0]} · {m[1].strip(chr(39) + chr(34))}'"
-    return re.sub(r'(?m)^title: (.+)$', quoted, text, count=1)
+    if 'title' not in fields:
+        return text
+    if 'solutions' in path.parts:
+        fields['search'] = False
+    elif number:
+        fields['title'] = f"{number[0]} · {fields['title']}"
+    return f'---\n{yaml.safe_dump(fields, allow_unicode=True)}---\n\n'
 
 # %% ../nbs/29b_docs.ipynb #CoursePages
 class CoursePages:
-    "Mends a notebook that nbdev has processed for its page; named in settings.ini under `procs`."
+    "Mends a notebook that nbdev has processed for its page; settings.ini names it under `procs`."
     def __init__(self,
         nb): # the notebook, with `path_`
         self.nb, self.path = nb, Path(nb.path_)
 
     def end(self):
         "Mend every cell."
-        sources = self.sources()
-        module = next((m[1] for s in sources if (m := re.search(r'^#\| *default_exp (\S+)', s, re.M))), None)
-        own, mend = self.docstrings(module), self.link_mender(known_words(sources))
-        seen = {name for s in sources if re.search(r'^#\| *exports\b', s, re.M) for name in _names_of(s)}
+        sources = _code_of(self.path)  # nbdev has removed the cells that it hides
+        own = self.docstrings(_module_of(sources))
+        mend = self.link_mender(known_words(sources))
+        with_source = {n for s in sources if _directive(s, 'exports') for n in _names_of(s)}
         for cell in self.nb.cells:
-            cell['source'] = self.source(cell, mend)
-            shown = re.search(r'show_doc\(([\w.]+)', cell['source'])
-            for output in (o for o in cell.get('outputs', ()) if 'data' in o):
-                data = output['data']
-                if 'text/markdown' in data:
-                    text = mend(''.join(data['text/markdown']))
-                    if shown: text = documented(text, shown[1], own, shown[1] in seen)
-                    data['text/markdown'] = text.splitlines(keepends=True)
-                output['data'] = raw_html(data)
             cell['id'] = f"cell-{cell.get('id', '')}"[:64]
+            cell['source'] = self.source(cell, mend)
+            entry = re.search(r'show_doc\(([\w.]+)', cell['source'])
+            for output in (o for o in cell.get('outputs', ()) if 'data' in o):
+                text = mend(''.join(output['data'].get('text/markdown', '')))
+                if entry:
+                    text = documented(text, entry[1], own, entry[1] in with_source)
+                if text:
+                    output['data']['text/markdown'] = text.splitlines(keepends=True)
+                output['data'] = raw_html(output['data'])
         self.describe_figures()
 
-    def sources(self): # the code cells as they were written; nbdev has removed those that it hides
-        "Read the notebook again."
-        cells = json.loads(self.path.read_text(encoding='utf-8'))['cells']
-        return [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
-
-    def docstrings(self, module): # of what this notebook exports
-        "Read the exported module."
+    def docstrings(self, module): # the module that this notebook exports to, or None
+        "Read what the exported module says of itself."
         from nbdev.config import get_config
         file = get_config().lib_path/f'{module}.py'
         return own_docstrings(file.read_text(encoding='utf-8')) if file.is_file() else {}
 
     def link_mender(self, words): # text -> text
         "Prepare `mend_links` for this notebook."
-        import importlib
+        from importlib import import_module
         from nbdev.config import get_config
         from nbdev.doclinks import nbglob
         cfg = get_config()
-        syms = importlib.import_module(f'{cfg.lib_name}._modidx').d['syms']
         modidx = {}
-        for module, names in syms.items():
-            for name, (address, _) in names.items():
+        for module, symbols in import_module(f'{cfg.lib_name}._modidx').d['syms'].items():
+            for name, (address, _) in symbols.items():
                 modidx[address] = module.split('.')[-1], name.removeprefix(f'{module}.')
         site = f'{cfg.doc_host}{cfg.doc_baseurl}/'
         linkable = entries(nbglob(cfg.nbs_path, as_path=True))
@@ -205,13 +236,15 @@ class CoursePages:
 
     def source(self, cell, mend): # the cell's text
         "Mend what a cell says: the front matter, or the links of a text."
-        if cell['cell_type'] == 'raw': return front_matter(cell['source'], self.path)
-        return mend(cell['source']) if cell['cell_type'] == 'markdown' else cell['source']
+        if cell['cell_type'] == 'raw':
+            return front_matter(cell['source'], self.path)
+        return mend(cell['source']) if _is_prose(cell) else cell['source']
 
     def describe_figures(self):
         "Give each figure a text."
         for i, cell in enumerate(self.nb.cells):
             kinds = [kind for o in cell.get('outputs', ()) for kind in o.get('data', ())]
-            if 'fig-alt' in cell['source'] or not any(k.startswith('image/') for k in kinds): continue
-            words = json.dumps(caption(self.nb.cells, i), ensure_ascii=False)
-            cell['source'] = f"#| fig-alt: {words}\n{cell['source']}"
+            is_figure = any(kind.startswith('image/') for kind in kinds)
+            if is_figure and 'fig-alt' not in cell['source']:
+                words = json.dumps(caption(self.nb.cells, i), ensure_ascii=False)
+                cell['source'] = f"#| fig-alt: {words}\n{cell['source']}"

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from .data import InputError, write_whole
-from .evaluation import (
-    _check, _claims, _first_of_run, _or_none, ap_metrics, average_precision, match, overlaps, pr_curve)
+from yolov3_nb.evaluation import (
+    _check, _claims, _first_of_run, _or_none, ap_metrics, average_precision, match, overlaps,
+    pr_curve)
 
 # %% ../nbs/09b_errors.ipynb #write-detections
 def _coco_id(name):
-    "'000012' → 12, as conversions of VOC have it; '2008_000123' → 2008000123; other names stay as they are."
+    "'000012' → 12, as conversions of VOC have it; '2008_000123' → 2008000123; others stay."
     digits = name.replace('_', '')
     return int(digits) if digits.isdecimal() else name
 
@@ -35,7 +36,8 @@ def _coco_truth(gts, ids, sizes, class_names):
     for n, (image, label, difficult, (x1, y1, x2, y2)) in enumerate(rows, 1):
         annotations.append({
             'id': n, 'image_id': _coco_id(ids[image]), 'category_id': label + 1,
-            'bbox': [x1, y1, x2 - x1, y2 - y1], 'area': (x2 - x1)*(y2 - y1), 'iscrowd': int(difficult)})
+            'bbox': [x1, y1, x2 - x1, y2 - y1], 'area': (x2 - x1)*(y2 - y1),
+            'iscrowd': int(difficult)})
     return {'info': {}, 'images': images, 'categories': categories, 'annotations': annotations}
 
 def _rows(dets, ids):
@@ -57,14 +59,15 @@ def write_detections(
     ids:list, # name of each image
     class_names:tuple, # C names
     split:str='test', # goes into the names of VOC's files
-    truth:tuple=None, # ground truths, and (height, width) of each image: COCO's annotation file is written, too
+    truth:tuple=None, # ground truths, and (height, width) of each image, for COCO's annotation file
 ) -> list: # the files written
     "Write the VOC devkit's `comp4_det_SPLIT_CLASS.txt`, and COCO's results, `coco_results.json`."
     rows = _rows(dets, ids)
     lines = [[] for _ in class_names]
     for name, label, (x1, y1, x2, y2), score in rows:
         lines[label].append(f'{name} {score} {x1 + 1} {y1 + 1} {x2} {y2}\n')
-    texts = {f'comp4_det_{split}_{name}.txt': ''.join(of_class) for name, of_class in zip(class_names, lines)}
+    texts = {f'comp4_det_{split}_{name}.txt': ''.join(of_class)
+             for name, of_class in zip(class_names, lines)}
     texts['coco_results.json'] = '[\n' + ',\n'.join(_coco_line(*row) for row in rows) + '\n]\n'
     if truth:
         texts['coco_truth.json'] = json.dumps(_coco_truth(truth[0], ids, truth[1], class_names))
@@ -78,9 +81,11 @@ def _text(path):
     try:
         return path.read_text(encoding='utf-8')
     except OSError as e:
-        raise InputError(f'{path} cannot be read ({e.strerror}): give a file or folder of results.') from None
+        raise InputError(f'{path} cannot be read ({e.strerror}): '
+                         'give a file or folder of results.') from None
     except UnicodeDecodeError:
-        raise InputError(f'{path}, line 1: this is no text; give JSON, or lines as in VOC.') from None
+        raise InputError(f'{path}, line 1: this is no text; '
+                         'give JSON, or lines as in VOC.') from None
 
 def _row(where, image, label, score, box):
     "A detection as it is kept, or one sentence about it."
@@ -100,7 +105,8 @@ def _voc_row(where, fields, label, ids):
                          'six are wanted: image, score, xmin, ymin, xmax, ymax.')
     name, *numbers = fields
     if name not in ids:
-        raise InputError(f'{where}: {name!r} is none of the {len(ids)} images; name the split it is for.')
+        raise InputError(f'{where}: {name!r} is none of the {len(ids)} images; '
+                         'name the split it is for.')
     try:
         score, x1, y1, x2, y2 = map(float, numbers)
     except ValueError:
@@ -117,7 +123,8 @@ def _class_files(path, class_names):
     for file in files:
         name = max((c for c in class_names if file.stem.endswith(f'_{c}')), key=len, default=None)
         if name is None:
-            raise InputError(f'{file}: its name ends in none of the classes {", ".join(class_names)}.')
+            known = ', '.join(class_names)
+            raise InputError(f'{file}: its name ends in none of the classes {known}.')
         label = class_names.index(name)
         if label in found:
             raise InputError(f'{file} and {found[label].name} are for one class.')
@@ -147,9 +154,11 @@ def _coco_entries(path, text):
     try:
         entries = json.loads(text)
     except json.JSONDecodeError as e:
-        raise InputError(f'{path}, line {e.lineno}: this is not JSON ({e.msg}); is the file whole?') from None
+        raise InputError(f'{path}, line {e.lineno}: this is not JSON ({e.msg}); '
+                         'is the file whole?') from None
     except (ValueError, RecursionError):
-        raise InputError(f'{path}: its numbers or lists are beyond all measure; is it a file of results?') from None
+        raise InputError(f'{path}: its numbers or lists are beyond all measure; '
+                         'is it a file of results?') from None
     if not isinstance(entries, list):
         raise InputError(f"{path}, line 1: COCO's results are a list; is this the annotation file?")
     return entries
@@ -165,14 +174,15 @@ def _coco_rows(path, ids, num_classes):
             known = image in by_id
             valid = label in range(1, num_classes + 1)
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise InputError(f'{path}, line {_line_of(text, n)}: a detection has image_id, category_id, '
-                             'bbox (four numbers) and score.') from None
+            raise InputError(f'{path}, line {_line_of(text, n)}: a detection has image_id, '
+                             'category_id, bbox (four numbers) and score.') from None
         if known and valid and w >= 0 and h >= 0 and math.isfinite(x + y + w + h + score):
             yield by_id[image], int(label) - 1, score, x, y, x + w, y + h
             continue
         where = f'{path}, line {_line_of(text, n)}'  # looked up only now, since it takes time
         if not known:
-            raise InputError(f'{where}: {image!r} is none of the {len(ids)} images; name the split it is for.')
+            raise InputError(f'{where}: {image!r} is none of the {len(ids)} images; '
+                             'name the split it is for.')
         if not valid:
             raise InputError(f'{where}: category {label!r} is none of 1 to {num_classes}.')
         yield _row(where, by_id[image], int(label) - 1, score, (x, y, x + w, y + h))
@@ -199,7 +209,7 @@ def read_detections(
 ERROR_TYPES = ('class', 'location', 'both', 'duplicate', 'background', 'missed')
 
 def _nearest(d, g, iou, n):
-    "From pairs (P,): the best IoU of each of n detections, 0 where none, and with which object, or -1."
+    "From pairs (P,): the best IoU of each of n detections, or 0, and with which object, or -1."
     d, g, iou, _ = _claims(d, g, iou, iou.new_zeros(n))
     best = iou.new_zeros(n).scatter(0, d, iou)
     which = torch.full((n,), -1, device=d.device).scatter(0, d, g)
@@ -220,8 +230,8 @@ def error_types(
     gts:dict, # ground truths: image (M,), boxes (M, 4), labels (M,), difficult (M,)
     iou_threshold:float=0.5, # tf: a hit needs at least this IoU
     background:float=0.1, # tb: below it, boxes have nothing to do with each other
-) -> dict: # `type` (N,): place in `ERROR_TYPES`, -1 for hits and ignored; `target` (N,): the object that
-    # mending leads to, or -1; `verdict` (N,) of `match`; `found` (M,) and `missed` (M,) bool
+) -> dict: # `type` (N,): place in `ERROR_TYPES`, -1 for hits and ignored; `target` (N,): the
+    # object that mending leads to, or -1; `verdict` (N,) of `match`; `found` and `missed` (M,) bool
     "Give each false detection and each missed object one type (Bolya et al. 2020, sec. 2.2)."
     judged = match(dets, gts, iou_threshold)
     (same, own_object), (other, other_object) = _nearest_by_class(dets, gts, background)
@@ -242,20 +252,22 @@ def error_types(
     reached = torch.zeros_like(found)
     reached[target[target >= 0]] = True
     missed = ~(found | reached | gts['difficult'])
-    return {'type': kind, 'target': target, 'verdict': judged['verdict'], 'found': found, 'missed': missed}
+    return {'type': kind, 'target': target, 'verdict': judged['verdict'],
+            'found': found, 'missed': missed}
 
 # %% ../nbs/09b_errors.ipynb #repaired-ap
 def _repair(dets, gts, errors, types):
     "Labels (N,), verdicts (N,), and the ground truths left, after mending `types`."
     labels, verdict, target = dets['labels'].clone(), errors['verdict'].clone(), errors['target']
-    mended = torch.tensor([ERROR_TYPES.index(t) for t in types], dtype=torch.long, device=target.device)
+    numbers = [ERROR_TYPES.index(t) for t in types]
+    mended = torch.tensor(numbers, dtype=torch.long, device=target.device)
     wrong = torch.isin(errors['type'], mended)
     verdict[wrong] = -1                             # off the list, all of them …
     i = (wrong & (target >= 0)).nonzero()[:, 0]
     i = i[dets['scores'][i].argsort(descending=True, stable=True)]
     i = i[target[i].argsort(stable=True)]
     i = i[_first_of_run(target[i]) & ~errors['found'][target[i]]]
-    verdict[i] = 1                                  # … but for the best that leads to an object not found yet
+    verdict[i] = 1                                  # … but for the best that leads to a new object
     labels[i] = gts['labels'][target[i]]
     left = torch.ones_like(errors['missed'])
     if 'missed' in types:
@@ -288,8 +300,8 @@ def tide(
     num_classes:int, # C
     iou_threshold:float=0.5, # tf
     background:float=0.1, # tb
-) -> dict: # `map`; `gain` and `count` by type; `map_fixed` with all mended; `errors` of `error_types`
-    "The mAP that each type of error costs: what is regained when it alone is mended (Bolya 2020, sec. 2.3)."
+) -> dict: # `map`; `gain` and `count` by type; `map_fixed`, all mended; `errors` of `error_types`
+    "The mAP that each type of error costs: what its mending alone regains (Bolya 2020, sec. 2.3)."
     _check(dets, gts, num_classes)
     errors = error_types(dets, gts, iou_threshold, background)
 
@@ -299,12 +311,13 @@ def tide(
     base = mean_ap()
     false = errors['type'][errors['type'] >= 0]
     counts = torch.bincount(false, minlength=5).tolist() + [int(errors['missed'].sum())]
-    return {'map': base, 'gain': {t: mean_ap(t) - base for t in ERROR_TYPES},
-            'count': dict(zip(ERROR_TYPES, counts)), 'map_fixed': mean_ap(*ERROR_TYPES), 'errors': errors}
+    gain = {t: mean_ap(t) - base for t in ERROR_TYPES}
+    return {'map': base, 'gain': gain, 'count': dict(zip(ERROR_TYPES, counts)),
+            'map_fixed': mean_ap(*ERROR_TYPES), 'errors': errors}
 
 # %% ../nbs/09b_errors.ipynb #confusion-matrix
 def _claim_wrong_class(dets, rest, gts, objects, iou_threshold):
-    "Of detections `rest` and objects `objects` that are left over: pairs of different classes, best first."
+    "Of detections `rest` and objects that are left over: pairs of different classes."
     left_dets = {k: dets[k][rest] for k in ('image', 'boxes', 'labels')}
     left_gts = {k: gts[k][objects] for k in ('image', 'boxes', 'labels')}
     d, g, iou = overlaps(left_dets, left_gts, iou_threshold, same_label=False)
@@ -318,14 +331,14 @@ def confusion_matrix(
     num_classes:int, # C
     score_threshold:float=0.25, # detections above it count
     iou_threshold:float=0.5, # boxes that overlap as much mean the same object
-) -> Tensor: # (C + 1, C + 1) int64: row what is there, column what was said; last row background, last column not found
+) -> Tensor: # (C + 1, C + 1) int64: row what is there or background, column what was said or not
     "Hits on the diagonal, then what is left of the detections against what is left of the objects."
     _check(dets, gts, num_classes)
     sure = dets['scores'] > score_threshold
     dets = {k: dets[k][sure] for k in ('image', 'boxes', 'labels', 'scores')}
     judged = match(dets, gts, iou_threshold)
     hit = judged['verdict'] == 1
-    truth = torch.where(hit, dets['labels'], num_classes)      # of each detection; background where nothing is
+    truth = torch.where(hit, dets['labels'], num_classes)      # of each detection, or background
     free = ~gts['difficult']
     free[judged['gt'][hit]] = False
     rest = (judged['verdict'] == 0).nonzero()[:, 0]
@@ -346,8 +359,8 @@ def reliability(
     gts:dict, # ground truths: image, boxes, labels, difficult
     bins:int=10, # of equal width; a score on an edge belongs below it
     iou_threshold:float=0.5, # a hit needs at least this IoU
-) -> dict: # by bin `count`, mean `score` and `precision` (bins,), NaN where empty; and `ece` over all
-    "Are detections of a score right as often as it says? (Guo et al. 2017, section 2); no ignored ones."
+) -> dict: # by bin `count`, mean `score`, `precision` (bins,), NaN where empty; `ece` over all
+    "Are detections of a score right as often as it says? (Guo et al. 2017, section 2)"
     scores = dets['scores'].double()
     if len(scores) and not (scores.min() >= 0 and scores.max() <= 1):
         raise InputError(f'Scores lie between {scores.min():.3g} and {scores.max():.3g}: '
@@ -369,8 +382,10 @@ def _reliability_figures(dets, gts):
     if (dets['scores'] > 1).any():
         return None
     found = reliability(dets, gts)
-    ece = found.pop('ece')
-    return {name: list(map(_or_none, values.tolist())) for name, values in found.items()} | {'ece': _or_none(ece)}
+    figures = {'ece': _or_none(found.pop('ece'))}
+    for name, values in found.items():
+        figures[name] = list(map(_or_none, values.tolist()))
+    return figures
 
 def diagnose(
     dets:dict, # detections: image, boxes, labels, scores; anybody's
@@ -378,8 +393,8 @@ def diagnose(
     class_names:tuple, # C names
     score_threshold:float=0.001, # for AP proper: nearly every box counts
     compare_at:float=0.05, # for all other figures; confusions start at 0.25
-) -> dict: # APs at `compare_at`, and as `…_001` at `score_threshold`; `tide`, `confusion`, `reliability`
-    "All figures of a list of detections: AP by VOC's and COCO's rules, errors and their price, calibration."
+) -> dict: # APs at `compare_at`, as `…_001` at `score_threshold`; `tide`, `confusion` and others
+    "All figures of a list of detections: APs, errors and their price, confusions, calibration."
     def above(threshold):
         keep = dets['scores'] > threshold
         return {k: dets[k][keep] for k in ('image', 'boxes', 'labels', 'scores')}
@@ -394,6 +409,7 @@ def diagnose(
     errors = tide(sure, gts, len(class_names))
     figures['n_detections'] = len(sure['scores'])
     figures['reliability'] = _reliability_figures(sure, gts)
-    figures['tide'] = {'count': errors['count'], 'gain': {k: _or_none(v) for k, v in errors['gain'].items()}}
+    gain = {name: _or_none(value) for name, value in errors['gain'].items()}
+    figures['tide'] = {'count': errors['count'], 'gain': gain}
     figures['confusion'] = confusion_matrix(sure, gts, len(class_names)).tolist()
     return figures

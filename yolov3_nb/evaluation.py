@@ -36,7 +36,7 @@ def average_precision(
     precision:Tensor, # after each detection (..., N)
     method:str='area', # 'area' (VOC 2010 and later), '11pt' (VOC 2007) or '101pt' (COCO)
 ) -> Tensor: # (...,) float64, from 0 to 1
-    "Area under the envelope, or its mean at 11 or 101 recalls (Everingham et al. 2010, section 4.2)."
+    "Area under the envelope, or its mean at 11 or 101 recalls (Everingham 2010, section 4.2)."
     if method not in ('area', '11pt', '101pt'):
         raise ValueError(f"method is {method!r}; it must be 'area', '11pt' or '101pt'")
     recall = torch.as_tensor(recall, dtype=torch.float64)
@@ -56,7 +56,7 @@ def average_precision(
 KEYS = ('boxes', 'labels', 'scores', 'difficult', 'scale', 'anchor', 'cell')
 
 def flatten(
-    per_image:list, # one dict of tensors an image: `boxes` (n, 4), `labels` (n,), and more of each box
+    per_image:list, # one dict an image: `boxes` (n, 4), `labels` (n,), and more of each box
     keys=KEYS, # taken along where there
 ) -> dict: # the same tensors end to end, and `image` (N,): the entry of the list that each is from
     "Turn a list of dicts, one an image, into one dict of long tensors."
@@ -97,7 +97,7 @@ def _rank_within(key):
 def _claims(d, g, iou, scores):
     """Each detection's best object, and whether it is the first to claim it.
 
-    Takes pairs of a detection and a ground truth (P,) with their IoU, and the scores of all detections (N,)."""
+    Takes pairs of a detection and a ground truth with their IoU (P,), and all scores (N,)."""
     order = iou.argsort(descending=True, stable=True)
     order = order[d[order].argsort(stable=True)]  # by detection, best IoU first
     order = order[_first_of_run(d[order])]        # each detection looks at one ground truth
@@ -172,8 +172,8 @@ def match(
     dets:dict, # detections of a data set: image (N,), boxes (N, 4), labels (N,), scores (N,)
     gts:dict, # its ground truths: image (M,), boxes (M, 4), labels (M,), difficult (M,)
     iou_threshold:float=0.5, # a hit needs at least this IoU
-) -> dict: # by detection: `verdict` 1 hit, 0 false, -1 ignored; `gt` it looked at or -1; `iou` with it
-    "Judge as the VOC devkit does: the best ground truth of its class, once only, difficult ones ignored."
+) -> dict: # (N,) each: `verdict` 1 hit, 0 false, -1 ignored; `gt` it looked at or -1; `iou`
+    "Judge as the VOC devkit does: the best object of its class, once only, difficult ignored."
     d, g, iou, first = _claims(*overlaps(dets, gts, iou_threshold), dets['scores'])
     verdict = torch.zeros(len(dets['scores']), dtype=torch.long, device=d.device)
     gt = torch.full_like(verdict, -1)
@@ -205,7 +205,7 @@ def voc_ap(
     num_classes:int, # C
     iou_threshold:float=0.5, # a hit needs at least this IoU
     method:str='area', # 'area' or '11pt'
-) -> dict: # `ap` (C,) float64, NaN for classes without ground truth; `map` their mean; `positives` (C,)
+) -> dict: # `ap` (C,) float64, NaN for classes without objects; `map` their mean; `positives` (C,)
     "Average precision of each class and its mean, by the rules of the VOC devkit."
     _check(dets, gts, num_classes)
     verdict = match(dets, gts, iou_threshold)['verdict']
@@ -224,7 +224,7 @@ def _best_first(d, g, iou):
     return d[order], g[order], iou[order]
 
 def _queue_place(dets, d):
-    "For each pair, the rank of its detection among those of its image and class that have a partner."
+    "For each pair, the rank of its detection among those of its image and class with a partner."
     n = 1 + int(dets['labels'].max()) if len(dets['labels']) else 1
     claimants, index = d.unique(return_inverse=True)
     return _rank_within((dets['image']*n + dets['labels'])[claimants])[index]
@@ -244,7 +244,8 @@ def coco_match(
     verdict = torch.zeros(*shape, len(dets['image']), dtype=torch.int8, device=d.device)
     taken = torch.zeros(*shape, len(gts['image']), dtype=torch.bool, device=d.device)
     rank = _queue_place(dets, d)
-    for r in range(int(rank.max()) + 1 if len(d) else 0):             # one round a rank, not one a box
+    rounds = int(rank.max()) + 1 if len(d) else 0
+    for r in range(rounds):                                           # one a rank, not one a box
         p = (rank == r).nonzero()[:, 0]
         free = able[:, p] & (~taken[:, :, g[p]] | gts['difficult'][g[p]])      # (A, T, p)
         merit = torch.where(free, p + len(d)*counts[:, :, p], -1)     # a later pair is a better one
@@ -258,7 +259,8 @@ def coco_match(
     return verdict
 
 # %% ../nbs/09_evaluation.ipynb #coco-ap
-COCO_SIZES = {'all': (0, 1e10), 'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 1e10)}
+COCO_SIZES = {
+    'all': (0, 1e10), 'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, 1e10)}
 
 def _other_size(boxes):
     "Boxes that lie outside each range of areas (A, N)."
@@ -277,7 +279,7 @@ def _best_of_each(dets, num_classes, n):
     return {k: dets[k][order] for k in ('image', 'boxes', 'labels', 'scores')}
 
 def _coco_class_ap(verdict, positives):
-    "AP of one class from its verdicts (A, T, n) and the number of its objects (A, 1); NaN without any."
+    "AP of one class from its verdicts (A, T, n) and its number of objects (A, 1), or NaN."
     tp = (verdict == 1).cumsum(2).double()
     fp = (verdict == 0).cumsum(2).double()
     recall = tp/positives.clamp(min=1)[..., None]
@@ -290,7 +292,7 @@ def coco_ap(
     gts:dict, # ground truths: image, boxes, labels, difficult (treated as COCO's crowds)
     num_classes:int, # C
     max_detections:int=100, # the best so many of each class and image count
-) -> dict: # `map`, `map50`, `map75`, `small`, `medium`, `large`; `ap` (4 ranges of area, 10 thresholds, C)
+) -> dict: # `map`, `map50`, `map75`, `small`, `medium`, `large`; `ap` (4 sizes, 10 thresholds, C)
     "COCO's AP@[.5:.95] and its company, equal to pycocotools (Lin et al. 2014)."
     _check(dets, gts, num_classes)
     dets = _best_of_each(dets, num_classes, max_detections)
@@ -312,7 +314,7 @@ def objectness_histogram(
     preds:list, # what the model returns: 3 x (B, 3, H, W, 5 + C)
     targets:list, # what `encode` returns: 3 x (B, 3, H, W, 6)
     bins:int=100, # equal steps from 0 to 1
-) -> Tensor: # counts of positive and of empty cells (2, bins); bin i: i/bins < objectness <= (i + 1)/bins
+) -> Tensor: # positive and empty cells (2, bins); bin i: i/bins < objectness <= (i + 1)/bins
     "How objectness is spread over cells with an object and over empty ones, all scales together."
     counts = torch.zeros(2, bins, dtype=torch.float64)
     edges = torch.arange(1, bins, device=preds[0].device)/bins
@@ -325,11 +327,12 @@ def objectness_histogram(
 # %% ../nbs/09_evaluation.ipynb #accuracies-by-threshold
 def accuracies_by_threshold(
     histogram:Tensor, # from `objectness_histogram` (2, bins), summed over batches
-) -> dict: # `t`, `obj_acc`, `noobj_acc`, each (bins - 1,), accuracies in percent; NaN without such cells
+) -> dict: # `t`, `obj_acc`, `noobj_acc`, each (bins - 1,), in percent; NaN without such cells
     "Object and no-object accuracy at every threshold t that is an edge of the histogram."
     bins = histogram.shape[1]
     below = histogram.cumsum(1)[:, :-1]/histogram.sum(1, keepdim=True)  # share with objectness <= t
-    return {'t': torch.arange(1, bins)/bins, 'obj_acc': 100*(1 - below[0]), 'noobj_acc': 100*below[1]}
+    t = torch.arange(1, bins)/bins
+    return {'t': t, 'obj_acc': 100*(1 - below[0]), 'noobj_acc': 100*below[1]}
 
 # %% ../nbs/09_evaluation.ipynb #loss-sums
 def _loss_sums(preds, encoded, anchors):
@@ -399,7 +402,7 @@ def ap_metrics(
     gts:dict, # ground truths: image, boxes, labels, difficult
     class_names, # C names
 ) -> dict: # from 0 to 1, None where there is nothing to find; `ap50` by class name
-    "The average precisions of a results file: `map50` (area), `map50_11pt`, `map_coco`, and that by size."
+    "The APs of a results file: `map50` (area), `map50_11pt`, `map_coco`, and that by size."
     num_classes = len(class_names)
     area = voc_ap(dets, gts, num_classes, method='area')
     points = voc_ap(dets, gts, num_classes, method='11pt')
@@ -435,7 +438,7 @@ def _figures(found, gts, class_names, compare_at, everything):
 
 # %% ../nbs/09_evaluation.ipynb #evaluate
 def _gather(found):
-    "What `predict` gave on each process for images rank, rank + world, …: the whole, on every process."
+    "From what `predict` gave on each process for images rank, rank + world, …: the whole."
     parts = [None]*dist.get_world_size()
     dist.all_gather_object(parts, found)
     for rank, part in enumerate(parts):
@@ -450,7 +453,8 @@ def _check_dataset(model, dataset):
         raise InputError('The data set holds no images: look at the split that it was read from.')
     ours, theirs = list(model.class_names), list(dataset.classes)
     if ours and ours != theirs:
-        raise InputError(f'The model knows the classes {_listed(ours)}, the data set {_listed(theirs)}: '
+        raise InputError(f'The model knows the classes {_listed(ours)}, '
+                         f'the data set {_listed(theirs)}: '
                          'evaluate on a data set with the classes that it was trained for.')
 
 def _listed(names):
@@ -461,7 +465,7 @@ def _listed(names):
 def ground_truths(
     dataset, # a `VOCDataset`, or any data set that has `annotation(i)`, or `target(i)`
 ) -> dict: # image (M,), boxes (M, 4), labels (M,), difficult (M,)
-    "All objects of a data set. `annotation` has the difficult ones, too, where `target` leaves them out."
+    "All objects of a data set; `annotation` has the difficult ones that `target` may leave out."
     of = dataset.annotation if hasattr(dataset, 'annotation') else dataset.target
     return flatten([of(i) for i in range(len(dataset))])
 
@@ -479,10 +483,10 @@ def evaluate(
     iou_threshold:float=0.45, # for NMS
     max_detections:int=100, # kept an image
     multi_label:bool=False, # a box may be kept for several classes
-    sync:bool=False, # share the images among the processes of torch.distributed; then all must call this
+    sync:bool=False, # share the images among all processes of torch.distributed
     progress:bool=True, # show a bar
     return_predictions:bool=False, # also what `predict` found
-) -> dict: # accuracies in percent, `loss` in the original's form, APs at `compare_at`, and as `…_001` at `score_threshold`
+) -> dict: # accuracies in percent, `loss`, APs at `compare_at`, and as `…_001` at `score_threshold`
     "Every figure of a detector on a data set, from one pass over its images."
     _check_dataset(model, dataset)
     size = size or model.image_size
@@ -503,7 +507,7 @@ def evaluate(
 
 # %% ../nbs/09_evaluation.ipynb #mapcallback
 class MAPCallback(Callback):
-    "Compute VOC mAP on the validation set every `every` epochs and after the last; logs `val_map50`."
+    "VOC mAP on the validation set every `every` epochs and after the last; logs `val_map50`."
     def __init__(self,
         every:int=1, # epochs
         **kwargs, # for `evaluate`; batch size and workers are those of the data module unless told

@@ -773,6 +773,75 @@ EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [(6, 2, 3, 4, 1), 
     'Those are the pictures that it has had; the others are wanted.': dict(part='seen'),
     'In the order of the epoch: do not sort.': dict(order=False)})
 
+# %% ../nbs/19_exercises.ipynb #spikes
+def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=0, at_least=False):
+    "The steps whose loss is more than `factor` times the mean of the ten before."
+    found = []
+    for i, loss in enumerate(losses):
+        window = losses[max(0, i - last + late):i + late]
+        if len(window) < last and not early or not window:
+            continue
+        middle = sum(window) / len(window) if of == 'mean' else window[-1]
+        if loss > factor * middle or at_least and loss == factor * middle:
+            found.append(i + offset)
+    return found
+
+def _loss_lists():
+    flat = [1.] * 10
+    return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), ([5., 20.] + flat + [3., 12.], 2.),
+            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.)]
+
+EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
+    'Compare with the ten steps *before*: the new loss is among those that you average.': dict(late=True),
+    'The first ten steps are never spikes: wait until there are ten losses.': dict(early=True),
+    'Compare with the mean of the ten before, not with the last one alone.': dict(of='last'),
+    'Ten steps, no more: forget the older ones.': dict(last=11),
+    'Steps are counted from 0, as `batch_idx` does.': dict(offset=1),
+    'More than `factor` times, not as much as that.': dict(at_least=True)})
+
+# %% ../nbs/19_exercises.ipynb #port
+def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False):
+    "The weights of a linear layer after a loop by hand."
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=momentum)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
+    for _ in range(epochs):
+        for x, y in batches:
+            error = layer(x) - y
+            optimizer.zero_grad()
+            (error.square() if square else error.abs()).mean().backward()
+            optimizer.step()
+            if by == 'step':
+                schedule.step()
+        if by == 'epoch':
+            schedule.step()
+    return layer.weight.detach()
+
+def _port_cases():
+    draw = torch.Generator().manual_seed(1)
+    sizes = ((1, 1), (3, 1), (3, 4))  # batches, epochs
+    return [([(torch.randn(4, 2, generator=draw), torch.randn(4, 1, generator=draw)) for _ in range(n)], epochs)
+            for n, epochs in sizes]
+
+EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
+    'The schedule steps once an epoch in the loop: that is what Lightning does unless `interval` says otherwise.': dict(by='step'),
+    'The rate never falls: give the schedule to Lightning beside the optimiser.': dict(by=None),
+    'The loop has momentum.': dict(momentum=0.),
+    'The loop takes absolute errors, not squares.': dict(square=True)})
+
+# %% ../nbs/19_exercises.ipynb #curve
+def _verdicts(low='A', leak='B', over='C', high='D'):
+    "What is the matter with four runs."
+    return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}
+
+EXERCISES['08_curve'] = Exercise(_verdicts, cases=lambda: [()], mistakes={
+    'B and C have changed places: which curve lies above the other? In a leak it is the training loss, since augmented images are harder.':
+        dict(leak='C', over='B'),
+    'A and D have changed places: too high a rate leaps, too low a rate creeps.': dict(low='D', high='A'),
+    'A and C have changed places: in which of them does the training loss fall?': dict(low='C', over='A'),
+    'A and B have changed places: in which of them does the training loss fall?': dict(low='B', leak='A')})
+
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1, first=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."

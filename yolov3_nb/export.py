@@ -57,8 +57,8 @@ def detect_images(
     iou_threshold:float=0.45, # for NMS
     max_detections:int=100, # kept an image
     batch_size:int=8, # images at a time
-) -> list: # a dict an image, on the CPU, best first: boxes (N, 4) in its own pixels, scores, labels, scale, anchor, cell
-    "What a detector finds; `InputError` for what is no image, and for weights that give no numbers."
+) -> list: # a dict an image, as of `detect`, on the CPU; boxes (N, 4) in the image's own pixels
+    "What a detector finds; `InputError` for what is no image, or weights that give no numbers."
     size = size or model.image_size
     _check_request(imgs, size,
                    {'score_threshold': score_threshold, 'iou_threshold': iou_threshold},
@@ -74,9 +74,11 @@ def detect_images(
             with torch.inference_mode():
                 preds = [p.float() for p in model(xb)]
             check_finite_outputs(preds)
-            for dets, img in zip(detect(preds, model, score_threshold, iou_threshold, max_detections), part):
+            of_part = detect(preds, model, score_threshold, iou_threshold, max_detections)
+            for dets, img in zip(of_part, part):
                 dets = {k: v.cpu() for k, v in dets.items()}
-                found.append(dets | {'boxes': unletterbox_boxes(dets['boxes'], img.shape[:2], size)})
+                boxes = unletterbox_boxes(dets['boxes'], img.shape[:2], size)
+                found.append(dets | {'boxes': boxes})
     return found
 
 # %% ../nbs/11_export.ipynb #COCO_CLASSES
@@ -131,7 +133,7 @@ def darknet_cfg(
     model, # a `YOLOv3`
     size:int=None, # side of the input in pixels; the model's own unless told
 ) -> str: # the text of a cfg file
-    "The network as Darknet describes it, layer by layer: what a reader of its weights needs beside them."
+    "The network as Darknet describes it, layer by layer: what a reader of its weights needs."
     size = size or model.image_size
     anchors = (model.anchors.cpu()*size/model.image_size).flip(0).reshape(9, 2)  # small ones first
     anchors = ', '.join(f'{w:g},{h:g}' for w, h in anchors.tolist())
@@ -154,7 +156,7 @@ def darknet_cfg(
 def darknet_arrays(
     model, # a `YOLOv3`
 ) -> list: # tensors that share memory with the model
-    "What a weights file holds, in its order: batch norm's shift, scale, mean, variance, or a bias; the kernel."
+    "What a weights file holds: batch norm's shift, scale, mean, variance, or a bias; the kernel."
     arrays = []
     for m in model.modules():  # in the order in which they were made, which is that of the cfg
         if isinstance(m, ConvBlock):
@@ -208,14 +210,14 @@ def _find_classes(file, count, build, known):
                      'it is cut off or of another network.')
 
 def load_darknet(
-    file, # a weights file of Darknet's `yolov3` or `yolov3-voc`, or of your own training with such a network
+    file, # a weights file of Darknet's `yolov3` or `yolov3-voc`, or of your own training
     class_names=None, # names of its classes; None: COCO's if they are 80, VOC's if they are 20
-    anchors=None, # (3, 3, 2) pixels at `image_size`, big first; None: those of both published networks
+    anchors=None, # (3, 3, 2) pixels at `image_size`, big first; None: those of COCO
     image_size:int=416, # side of the input in pixels
     width:float=1.0, # factor on all channels
     eps:float=1e-6, # added to the variances: 1e-6 as OpenCV does; 1e-5 as Darknet does on a GPU
 ): # a `YOLOv3` ready to predict, classes by sigmoid as in Darknet
-    "Darknet's weights as a model; `InputError` for a file that is cut off, damaged, or of another network."
+    "Darknet's weights as a model; `InputError` for damaged files and those of other networks."
     numbers = _read_darknet(file)
     known = (class_names,) if class_names else (COCO_CLASSES, VOC_CLASSES)
     known = {len(names): names for names in known}
@@ -243,8 +245,8 @@ def load_darknet(
 @contextmanager
 def write_beside(
     file, # what shall be there in the end
-): # context: a new folder beside it; what was written there is moved to where `file` is if all went well
-    "Nothing half-written: files come into being in a folder of their own, and are moved when they are whole."
+): # context: a new folder beside it; what is in it is moved to where `file` is if all went well
+    "Nothing half-written: files are made in a folder of their own, and moved when whole."
     file = Path(file)
     try:
         if file.is_dir():
@@ -255,7 +257,8 @@ def write_beside(
                          'give another name, in a folder that exists.') from None
     try:
         yield beside
-        for made in sorted(beside.iterdir(), key=lambda path: path.name == file.name):  # `file` last
+        last = lambda path: path.name == file.name
+        for made in sorted(beside.iterdir(), key=last):
             made.replace(file.parent/made.name)
     except OSError as e:
         raise InputError(f'{file} cannot be written ({e.strerror or e}): '
@@ -298,12 +301,12 @@ NECK = ('set5', 'route4', 'set4', 'route3', 'set3')
 def transfer_backbone(
     model, # a trained `YOLOv3`; stays as it is
     class_names, # of the new task
-    anchors=None, # (3, 3, 2) pixels at the model's image size, for the new boxes; None: as they were
+    anchors=None, # (3, 3, 2) pixels at the model's image size; None: as they were
     neck:bool=False, # also take the layers between backbone and heads
-    freeze:bool=False, # what was taken is not trained, and keeps its statistics, see `YOLOv3.freeze`
+    freeze:bool=False, # what was taken stays as it is, see `YOLOv3.freeze`
     **changes, # other arguments of `YOLOv3`, such as image_size=160
 ): # a new `YOLOv3`: what was taken is trained, the rest is fresh
-    "Begin a new task with an old backbone, which has seen edges, textures and parts; the heads are new."
+    "Begin a new task with an old backbone, which knows edges, textures and parts; new heads."
     old = model.config()
     names = list(class_names)
     config = old | {'num_classes': len(names), 'class_names': names}
@@ -311,7 +314,8 @@ def transfer_backbone(
         config['anchors'] = anchors
     config |= changes
     if config['width'] != old['width']:
-        raise InputError(f"Layers of width {old['width']} fit no other width: leave width as it is.")
+        raise InputError(f"Layers of width {old['width']} fit no other width: "
+                         'leave width as it is.')
     twin = type(model)(**config).to(model.anchors.device)
     parts = ('backbone', *NECK) if neck else ('backbone',)
     for part in parts:
@@ -324,7 +328,7 @@ def transfer_backbone(
 def fold_batch_norm(
     model, # a `YOLOv3`; stays as it is
 ): # a copy in eval mode without batch norm, for inference only
-    "Put each batch norm into the convolution before it: the same function with fewer passes over memory."
+    "Put each batch norm into the convolution before it: the same function in fewer passes."
     twin = copy.deepcopy(model).eval()
     for block in list(twin.modules()):
         if isinstance(block, ConvBlock):
@@ -380,8 +384,8 @@ def _difference(x, y):
 
 def largest_difference(
     a, b, # arrays or tensors of one shape, or lists of such
-) -> float: # of any number to its partner, over the partner's size where that is above 1; NaN counts as infinite
-    "How far two programs are apart: 0.01 is much for a probability and little for an edge at pixel 400."
+) -> float: # relative to the partner's size where that is above 1; NaN counts as infinite
+    "How far two programs are apart: 0.01 is much for a probability, little for an edge."
     if isinstance(a, (list, tuple)):
         return max(_difference(x, y) for x, y in zip(a, b))
     return _difference(a, b)
@@ -441,6 +445,6 @@ def export_onnx(
         program.save(folder/file.name, external_data=large)
         gap = _gap_to_onnx(folder/file.name, net, size)
         if gap > tolerance:
-            raise InputError(f'ONNX Runtime differs from PyTorch by {gap:.1e}, above {tolerance:g}: '
-                             'nothing was written.')
+            raise InputError(f'ONNX Runtime differs from PyTorch by {gap:.1e}, '
+                             f'above {tolerance:g}: nothing was written.')
     return gap

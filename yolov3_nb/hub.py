@@ -79,10 +79,11 @@ LINE_BREAKS_AND_THE_LIKE = ('Cc', 'Cs', 'Zl', 'Zp')  # control, surrogate, line,
 
 def _check_name(name):
     if not isinstance(name, str) or not name.strip() or len(name) > 200:
-        raise InputError(f'{reprlib.repr(name)} is no class name: give a text of 1 to 200 characters.')
+        raise InputError(f'{reprlib.repr(name)} is no class name: '
+                         'give a text of 1 to 200 characters.')
     if any(unicodedata.category(c) in LINE_BREAKS_AND_THE_LIKE for c in name):
-        raise InputError(f'The class name {reprlib.repr(name)} holds a line break or a character that '
-                         'cannot be written: leave it out.')
+        raise InputError(f'The class name {reprlib.repr(name)} holds a line break '
+                         'or a character that cannot be written: leave it out.')
 
 def check_names(
     class_names:list, # one name a class
@@ -90,10 +91,12 @@ def check_names(
 ) -> list: # the names, as plain strings
     "Raises `InputError` unless there is one name a class, each a text of its own."
     if isinstance(class_names, (str, bytes, Mapping)) or not isinstance(class_names, Iterable):
-        raise InputError(f'The class names are {reprlib.repr(class_names)}: give a list, one name a class.')
+        raise InputError(f'The class names are {reprlib.repr(class_names)}: '
+                         'give a list, one name a class.')
     names = list(class_names)
     if len(names) != num_classes:
-        raise InputError(f'{len(names)} class names for {num_classes} classes: give one name a class.')
+        raise InputError(f'{len(names)} class names for {num_classes} classes: '
+                         'give one name a class.')
     for name in names:
         _check_name(name)
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -121,7 +124,8 @@ def check_anchors(
     return anchors
 
 # %% ../nbs/20b_hub.ipynb #read-config
-FIELDS = ('num_classes', 'width', 'anchors', 'class_names', 'image_size', 'class_activation', 'prior')
+FIELDS = (
+    'num_classes', 'width', 'anchors', 'class_names', 'image_size', 'class_activation', 'prior')
 FILES = ('config.json', 'model.safetensors')
 MAX_CONFIG = 16_000_000  # bytes; 100,000 class names need a fifth of it
 
@@ -132,7 +136,8 @@ def _parse(file):
             raise ValueError
         return json.loads(file.read_text(encoding='utf-8'))
     except OSError as e:
-        raise InputError(f'{file} cannot be read ({e.strerror}): check its owner and rights.') from None
+        raise InputError(f'{file} cannot be read ({e.strerror}): '
+                         'check its owner and rights.') from None
     except (ValueError, RecursionError):
         raise InputError(f'{file} is no JSON, or too large or deep to be a config: '
                          'use the one that was saved with the weights.') from None
@@ -145,14 +150,16 @@ def read_config(
     for name in FILES:
         if not (folder/name).is_file():
             raise InputError(f'{folder} is no weights folder, it has no {name}: give a folder that '
-                             '`save_pretrained` or `yolov3_train` has written, with both files in it.')
+                             '`save_pretrained` or `yolov3_train` has written, with both files.')
     config = _parse(file)
     if not isinstance(config, dict):
         raise InputError(f'{file} does not describe a YOLOv3: use the one saved with the weights.')
     missing = [field for field in FIELDS if config.get(field) is None]
     unknown = [field for field in config if field not in FIELDS]
     if missing or unknown:
-        fault = f'has no {missing[0]}' if missing else f'has the unknown field {reprlib.repr(unknown[0])}'
+        fault = f'has no {missing[0]}'
+        if not missing:
+            fault = f'has the unknown field {reprlib.repr(unknown[0])}'
         raise InputError(f'{file} does not describe a YOLOv3, it {fault}: '
                          'use the one that was saved with the weights.')
     return config
@@ -165,7 +172,7 @@ def check_numbers(
     tensors:dict, # name -> tensor
     file, # where they are from, for the sentence
 ):
-    "Raises `InputError` for numbers that no training leaves: NaN, infinite, huge, or a negative variance."
+    "Raises `InputError` for numbers that no training leaves: NaN, huge, negative variances."
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             continue
@@ -190,13 +197,14 @@ def _check_tensors(stored, wanted, file):
             raise InputError(f'{file} is damaged: {name} holds numbers of the type {kind}, '
                              f'not {tensor.dtype}; copy or download it again.')
     if len(stored) > len(wanted):
-        raise InputError(f'{file} holds the weights of another network: use the config.json saved with it.')
+        raise InputError(f'{file} holds the weights of another network: '
+                         'use the config.json saved with it.')
 
 def read_numbers(
     file:Path, # a safetensors file
     wanted:dict, # the model's own `state_dict`; tensors without numbers will do
 ) -> dict: # name -> tensor, floats in 32 bits
-    "The weights of a model; raises `InputError` where they are damaged or those of another network."
+    "The weights of a model; `InputError` where they are damaged or those of another network."
     from safetensors.torch import load_file
     try:
         stored = load_file(file)
@@ -228,7 +236,8 @@ def find_folder(
         return Path(snapshot_download(str(source), allow_patterns=list(FILES), **hub))
     except (OSError, ValueError) as e:
         raise InputError(f'There is no weights folder {source}, and none was had from the Hub '
-                         f"({type(e).__name__}): check the path, or 'owner/name' and the network.") from e
+                         f'({type(e).__name__}): check the path, '
+                         "or 'owner/name' and the network.") from e
 
 # %% ../nbs/20b_hub.ipynb #weights-folder
 CARD = """---
@@ -259,14 +268,15 @@ class WeightsFolder(
         source, # a weights folder, or 'owner/name' on the Hub
         map_location='cpu', # where the model shall be
         **kwargs): # `HUB_ARGUMENTS`; arguments of the model instead of those saved
-        "A float32 model in eval mode; raises `InputError` where there are no weights, or unusable ones."
+        "A float32 model in eval mode; `InputError` where there are no weights, or unusable ones."
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         folder = find_folder(source, **hub)
         config = read_config(folder)
         classes = kwargs.get('num_classes', config['num_classes'])
         if classes != config['num_classes']:
-            raise InputError(f"{source} holds weights for {reprlib.repr(config['num_classes'])} classes, "
-                             f'not {classes}: leave num_classes out, or train anew.')
+            saved = reprlib.repr(config['num_classes'])
+            raise InputError(f'{source} holds weights for {saved} classes, not {classes}: '
+                             ' leave num_classes out, or train anew.')
         with torch.device('meta'):
             model = cls(**config | kwargs)
         numbers = read_numbers(folder/'model.safetensors', model.state_dict())

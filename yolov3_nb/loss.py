@@ -22,7 +22,7 @@ def positives(
     target:Tensor, # its targets (B, 3, h, w, 6)
     anchors:Tensor, # of this scale (3, 2), pixels
 ) -> tuple: # raw outputs (P, 5+C), targets (P, 6), anchors (P, 2): one row a positive slot, float32
-    "The slots that hold a box: what was predicted there, what was wanted, and the anchor between them."
+    "The slots that hold a box: what was predicted, what was wanted, and the anchor between."
     positive = target[..., 4] == 1
     anchor = positive.nonzero()[:, 1]
     return pred[positive].float(), target[positive].float(), anchors.float()[anchor]
@@ -45,7 +45,7 @@ def cell_boxes(
     anchor:Tensor, # (P, 2), pixels
     stride:int, # pixels a cell
 ) -> tuple: # two tensors, xyxy pixels from the corner of the cell (P, 4)
-    "Predicted and true boxes, each seen from the corner of its own cell; exp is cut off as in `decode`."
+    "Predicted and true boxes, from the corner of their own cell; exp is cut off as in `decode`."
     pred_xy = pred[:, :2].sigmoid()*stride
     pred_wh = anchor*pred[:, 2:4].clamp(max=math.log(MAX_STRETCH)).exp()
     true_xy = target[:, :2]*stride
@@ -87,7 +87,7 @@ def _original_scale(pred, target, anchors, stride):
 
     box = box_mse(pos_pred, pos_target, anchor)                           # (P,)
     obj = (pos_pred[:, 4].sigmoid() - iou).square()                       # (P,)
-    noobj = F.softplus(pred[..., 4].float()).where(empty, 0.)             # cross-entropy with target 0
+    noobj = F.softplus(pred[..., 4].float()).where(empty, 0.)             # BCE with target 0
     cls = F.cross_entropy(pos_pred[:, 5:], pos_target[:, 5].long(), reduction='none')  # (P,)
     return {'box': mean0(box), 'obj': mean0(obj), 'noobj': mean0(noobj, int(empty.sum())),
             'class': mean0(cls)}
@@ -97,7 +97,7 @@ def original_loss(
     targets:list, # what `encode` returns, three tensors (B, 3, H/s, W/s, 6)
     anchors:Tensor, # (3, 3, 2), pixels
     lambdas:dict=LAMBDAS, # weight of each term
-) -> dict: # 'loss' (scalar) and 'terms' {'box', 'obj', 'noobj', 'class'}, each (3,) by scale, weighted
+) -> dict: # 'loss' (scalar) and 'terms', a dict of `TERMS`, each (3,) by scale, weighted
     "The loss behind 3.19 / 2.73: means of each scale, summed over scales; computed in float32."
     anchors = torch.as_tensor(anchors, device=preds[0].device)
     scales = []
@@ -112,7 +112,7 @@ def objectness_bce(
     wanted:Tensor, # 0 … 1, as `logits`
     gamma:float=0., # focal exponent; 0: plain BCE
 ) -> Tensor: # as `logits`
-    "Binary cross-entropy with soft targets; with `gamma`, what is nearly right counts less (Li 2020, eq. 2)."
+    "BCE with soft targets; with `gamma`, what is nearly right counts less (Li 2020, eq. 2)."
     bce = F.binary_cross_entropy_with_logits(logits, wanted, reduction='none')
     if not gamma:
         return bce
@@ -202,9 +202,9 @@ def yolo_loss(
     smoothing:float=0., # of class labels
     gamma:float=0., # focal exponent of the objectness
     balance:tuple=(1., 1., 1.), # weight of the objectness of each scale
-    ignore_iou:float|None=None, # leave empty slots out that predict a true box this well; None: none
-) -> dict: # 'loss' (scalar) and 'terms' {'box', 'obj', 'noobj', 'class'}, each (3,) by scale, weighted
-    "Sums over slots, divided by the number of positives: but for λ, all slots weigh the same; in float32."
+    ignore_iou:float|None=None, # leave out empty slots that predict a true box this well
+) -> dict: # 'loss' (scalar) and 'terms', a dict of `TERMS`, each (3,) by scale, weighted
+    "Sums over slots, divided by the number of positives; all slots weigh the same; in float32."
     device = preds[0].device
     anchors = torch.as_tensor(anchors, device=device)
     targets = [target.to(device) for target in targets]
@@ -232,7 +232,7 @@ def grid_counts(
     targets:list, # what `encode` returns, three tensors (B, 3, H/s, W/s, 6)
     t:float=0.05, # objectness above this says "here is an object"
 ) -> Tensor: # (5,) float64: class right, positives, empties right, empties, objects right
-    "What the three accuracies count, over all scales; may be added over batches. Ignored slots are left out."
+    "What the three accuracies count; may be added over batches; ignored slots are left out."
     device = preds[0].device
     counts = [_scale_counts(pred, target.to(device), t) for pred, target in zip(preds, targets)]
     exact = torch.float32 if device.type == 'mps' else torch.float64

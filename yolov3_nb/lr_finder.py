@@ -7,7 +7,8 @@ __all__ = ['FEWEST', 'lr_ramp', 'smooth', 'LRCurve', 'adamw', 'again', 'range_te
            'suggest_lr', 'plot_lr', 'find_lr']
 
 # %% ../nbs/07_lr_finder.ipynb #imports-export
-import copy, math
+import copy
+import math
 from typing import NamedTuple
 
 import torch
@@ -16,29 +17,34 @@ from torch import nn
 from .data import InputError
 
 # %% ../nbs/07_lr_finder.ipynb #lr_ramp
+FEWEST = 30  # the two ends of a curve tell nothing, and what is left must show a slope
+
 def lr_ramp(
     min_lr:float=1e-5, # the first rate
     max_lr:float=10., # the last one
     steps:int=100, # how many
     mode:str='exponential' # or 'linear'
 )->list: # `steps` rates
-    "The rates of a range test; from one to the next the same factor, or for 'linear' the same difference."
+    "Return the rates of a range test; `InputError` for a ramp that cannot be."
     if not 0 < min_lr < max_lr < math.inf:
-        raise InputError(f'A ramp climbs from min_lr to max_lr, both above 0, not from {min_lr:g} to {max_lr:g}: mend them.')
-    if steps < FEWEST: raise InputError(f'{steps} steps are too few for a range test: take {FEWEST} or more; 100 is usual.')
-    if mode not in ('exponential', 'linear'): raise InputError(f'The mode {mode!r} is not known: take exponential or linear.')
+        raise InputError(f'A ramp climbs from min_lr to max_lr, both above 0, '
+                         f'not from {min_lr:g} to {max_lr:g}: mend them.')
+    if steps < FEWEST:
+        raise InputError(f'{steps} steps are too few for a range test: '
+                         f'take {FEWEST} or more; 100 is usual.')
     share = [k / (steps - 1) for k in range(steps)]
-    if mode == 'linear': return [min_lr + s * (max_lr - min_lr) for s in share]
-    return [min_lr * (max_lr / min_lr)**s for s in share]
-
-FEWEST = 30  # the two ends of a curve tell nothing, and what is left must show a slope
+    if mode == 'linear':
+        return [min_lr + s * (max_lr - min_lr) for s in share]
+    if mode == 'exponential':
+        return [min_lr * (max_lr / min_lr)**s for s in share]
+    raise InputError(f'The mode {mode!r} is not known: take exponential or linear.')
 
 # %% ../nbs/07_lr_finder.ipynb #smooth
 def smooth(
     losses:list, # one a step
     beta:float=0.9 # what the average keeps of itself from step to step; 0: no smoothing
 )->list: # as long as `losses`
-    "A running average that does not remember the zero it began with"
+    "Return a running average, corrected for the zero that it begins with (Kingma and Ba 2015)."
     average, out = 0., []
     for n, loss in enumerate(losses, 1):
         average = beta * average + (1 - beta) * loss
@@ -47,7 +53,7 @@ def smooth(
 
 # %% ../nbs/07_lr_finder.ipynb #LRCurve
 class LRCurve(NamedTuple):
-    "What a range test measured, one entry a step"
+    "What a range test measured, one entry a step."
     lrs:list # rates
     raw:list # the loss of each step's batch
     losses:list # the same, smoothed
@@ -57,15 +63,21 @@ def adamw(
     model:nn.Module, # whose weights to train
     lr:float # rate
 )->torch.optim.Optimizer:
-    "The course's optimiser: the edge depends on it, so test with the one that will train"
+    "Return the course's optimiser; the edge depends on it, so test with the one that will train."
     return torch.optim.AdamW(model.parameters(), lr=lr)
 
-def again(batches):
-    "The batches, over and over; `InputError` where there are none."
+# %% ../nbs/07_lr_finder.ipynb #again
+def again(
+    batches # list or DataLoader
+): # generator
+    "Yield the batches over and over; `InputError` where there are none."
     while True:
         batch = None
-        for batch in batches: yield batch
-        if batch is None: raise InputError('There is no batch to test learning rates on: look at the split, or take a smaller batch.')
+        for batch in batches:
+            yield batch
+        if batch is None:
+            raise InputError('There is no batch to test learning rates on: '
+                             'look at the split, or take a smaller batch.')
 
 # %% ../nbs/07_lr_finder.ipynb #range_test
 def range_test(
@@ -78,41 +90,50 @@ def range_test(
     stop:float=2., # ends when the smoothed loss is more than `stop` times its lowest so far
     clip:float=None # largest norm of the gradient; None: as it comes
 )->LRCurve:
-    "One training step at each rate until the loss diverges (Smith 2017, section 3.3)"
-    model, raw = copy.deepcopy(model).train(), []
+    "Train one step at each rate until the loss diverges (Smith 2017, section 3.3)."
+    model = copy.deepcopy(model).train()
     opt = optimizer(model, lrs[0])
+    raw, smoothed = [], []
     for lr, batch in zip(lrs, again(batches)):
-        for group in opt.param_groups: group['lr'] = lr
+        for group in opt.param_groups:
+            group['lr'] = lr
         value = loss(model, batch)
-        if not math.isfinite(value.item()): break
+        if not math.isfinite(value.item()):
+            break
         raw.append(value.item())
-        if (smoothed := smooth(raw, beta))[-1] > stop * min(smoothed): break
+        smoothed = smooth(raw, beta)
+        if smoothed[-1] > stop * min(smoothed):
+            break
         opt.zero_grad()
         value.backward()
-        if clip: nn.utils.clip_grad_norm_(model.parameters(), clip)
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         opt.step()
-    return LRCurve(list(lrs[:len(raw)]), raw, smooth(raw, beta))
+    return LRCurve(list(lrs[:len(raw)]), raw, smoothed)
 
 # %% ../nbs/07_lr_finder.ipynb #steepest
 def steepest(
     losses:list, # smoothed
-    skip_begin:int=10, # points left out at the beginning
-    skip_end:int=5 # and at the end
-)->int: # a place in `losses`
-    "Where the loss falls most from step to step"
+    skip:int=10 # points left out at the beginning
+)->int: # an index into `losses`
+    "Return where the loss falls most from one step to the next, left of its minimum."
     x = torch.tensor(losses, dtype=torch.float64)
-    slope = torch.gradient(x)[0][skip_begin:len(x) - skip_end]
-    return skip_begin + int(slope.argmin())
+    end = max(int(x.argmin()), skip) + 1
+    slope = torch.gradient(x)[0][skip:end]
+    return skip + int(slope.argmin())
 
 # %% ../nbs/07_lr_finder.ipynb #valley
 def valley(
     losses:list # smoothed
-)->int: # a place in `losses`
-    "The middle of the longest descent"
-    length, start = [1] * len(losses), list(range(len(losses)))
+)->int: # an index into `losses`
+    "Return the middle of the longest descent."
+    length = [1] * len(losses)          # of the longest descent that ends at each point
+    start = list(range(len(losses)))    # and where that descent began
     for i, here in enumerate(losses):
         for j in range(i):
-            if losses[j] > here and length[j] + 1 >= length[i]: length[i], start[i] = length[j] + 1, start[j]
+            if losses[j] > here and length[j] + 1 >= length[i]:
+                length[i] = length[j] + 1
+                start[i] = start[j]
     end = max(range(len(losses)), key=length.__getitem__)
     return (start[end] + end) // 2
 
@@ -120,41 +141,56 @@ def valley(
 def check_curve(
     curve:LRCurve # from `range_test`
 ):
-    "Raise `InputError` for a curve from which no rate can be read: empty, too short, never falling, or never turning."
+    "Raise `InputError` for a curve that is empty, too short, never falls, or never turns."
     n = len(curve.raw)
-    if not n: raise InputError('The loss is not finite at the smallest rate: look at pictures, boxes and weights before the learning rate.')
+    if not n:
+        raise InputError('The loss is not finite at the smallest rate: '
+                         'look at images, boxes and weights before the learning rate.')
     tried = f'between {curve.lrs[0]:.2E} and {curve.lrs[-1]:.2E}'
-    if n < FEWEST: raise InputError(f'Only {n} rates could be tried {tried}, too few for a slope: lower min_lr, or take more steps.')
+    if n < FEWEST:
+        raise InputError(f'Only {n} rates could be tried {tried}, too few for a slope: '
+                         'lower min_lr, or take more steps.')
     low = min(range(n), key=curve.losses.__getitem__)
     if low < 10 or curve.losses[low] > 0.99 * curve.losses[9]:
-        raise InputError(f'The loss does not fall anywhere {tried}: is anything trained? If so, begin at a smaller min_lr.')
-    if low == n - 1: raise InputError(f'The loss has no minimum {tried}, it falls to the end: take a larger max_lr.')
+        raise InputError(f'The loss does not fall anywhere {tried}: is anything trained? '
+                         'If so, begin at a smaller min_lr.')
+    if low == n - 1:
+        raise InputError(f'The loss has no minimum {tried}, it falls to the end: '
+                         'take a larger max_lr.')
 
 # %% ../nbs/07_lr_finder.ipynb #suggest_lr
 def suggest_lr(
     curve:LRCurve, # from `range_test`
     by:str='steepest' # or 'valley'
-)->float: # with three digits, as it is printed
-    "The rate that a curve suggests; `InputError` when it suggests none"
-    if by not in ('steepest', 'valley'): raise InputError(f'A suggestion by {by!r} is not known: take steepest or valley.')
+)->float: # with three digits, as it is printed; always left of the minimum
+    "Return the rate that a curve suggests; `InputError` when it suggests none."
+    rules = dict(steepest=steepest, valley=valley)
+    if by not in rules:
+        raise InputError(f'A suggestion by {by!r} is not known: take steepest or valley.')
     check_curve(curve)
-    return float(f'{curve.lrs[steepest(curve.losses) if by == "steepest" else valley(curve.losses)]:.2e}')
+    return float(f'{curve.lrs[rules[by](curve.losses)]:.2e}')
 
 # %% ../nbs/07_lr_finder.ipynb #plot_lr
 def plot_lr(
     curve:LRCurve, # from `range_test`
     ax=None # matplotlib Axes
 ): # Axes
-    "The curve with both suggestions"
+    "Draw the curve with its valley, its steepest descent and its minimum."
     if ax is None:
         from matplotlib.figure import Figure
         ax = Figure(figsize=(8, 3), layout='constrained').subplots()
     ax.plot(curve.lrs, curve.raw, '.', color='.75', label='measured')
     ax.plot(curve.lrs, curve.losses, color='#0072B2', label='smoothed')
-    for by, find, color, mark in (('steepest gradient', steepest, '#D55E00', 'o'), ('valley', valley, '#009E73', 's')):
-        i = find(curve.losses)
-        ax.plot(curve.lrs[i], curve.losses[i], mark, color=color, ms=9, label=f'{by}: {curve.lrs[i]:.2E}')
-    ax.set(xscale='log', xlabel='learning rate', ylabel='loss', ylim=(0.95 * min(curve.losses), 1.1 * curve.losses[0]))
+    low = min(range(len(curve.losses)), key=curve.losses.__getitem__)
+    places = {'valley': (valley(curve.losses), '#009E73', 's'),
+              'steepest': (steepest(curve.losses), '#D55E00', 'o'),
+              'minimum': (low, '#000000', 'v')}
+    for name, (i, color, mark) in places.items():
+        label = f'{name}: {curve.lrs[i]:.2E}'
+        ax.plot(curve.lrs[i], curve.losses[i], mark, color=color, ms=9, label=label)
+    top, bottom = max(curve.losses[:low + 1]), curve.losses[low]
+    ax.set_ylim(bottom - 0.5 * (top - bottom), top + 0.5 * (top - bottom))
+    ax.set(xscale='log', xlabel='learning rate', ylabel='loss')
     ax.legend(fontsize=8)
     ax.grid(alpha=.3)
     return ax
@@ -171,10 +207,12 @@ def find_lr(
     by:str='steepest', # or 'valley'
     **kwargs # for `range_test`
 )->tuple: # the rate, and the `LRCurve` that it was read from
-    "Run a range test, print its settings and its suggestion"
+    "Run a range test, print its settings and its suggestion; `InputError` where there is none."
     ramp = lr_ramp(min_lr, max_lr, steps, mode)
-    print(f'LR range test: min {min_lr:g}, max {max_lr:g}, steps {steps}, mode {mode}', flush=True)
+    said = f'LR range test: min {min_lr:g}, max {max_lr:g}, steps {steps}, mode {mode}'
+    print(said, flush=True)
     curve = range_test(model, batches, loss, ramp, **kwargs)
     lr = suggest_lr(curve, by)
-    print(f"LR suggestion: {dict(steepest='steepest gradient', valley='valley')[by]}\nSuggested LR: {lr:.2E}")
+    rule = dict(steepest='steepest gradient', valley='valley')[by]
+    print(f'LR suggestion: {rule}\nSuggested LR: {lr:.2E}')
     return lr, curve

@@ -15,15 +15,16 @@ from contextlib import contextmanager
 import torch
 from torch import nn, Tensor
 
-from .anchors import ANCHORS, STRIDES, decode, scale_anchors
+from .anchors import ANCHORS, decode, scale_anchors
 from .boxes import batched_nms
 from .data import InputError, VOC_CLASSES
-from .hub import (
-    WeightsFolder, check_anchors, check_arguments, check_names, check_size, read_config)
+from yolov3_nb.hub import (
+    WeightsFolder, check_anchors, check_arguments, check_names, check_size,
+    read_config)  # noqa: F401, for those who import it from here
 
 # %% ../nbs/05_model.ipynb #ConvBlock
 class ConvBlock(nn.Sequential):
-    "Convolution without bias, batch norm, leaky ReLU: the one brick of the network (YOLOv3, table 1)."
+    "Convolution without bias, batch norm, leaky ReLU: the network's one brick (YOLOv3, table 1)."
     def __init__(self,
         ni:int, # channels in
         nf:int, # channels out
@@ -38,7 +39,7 @@ class ConvBlock(nn.Sequential):
 
 # %% ../nbs/05_model.ipynb #Residual
 class Residual(nn.Sequential):
-    "A 1×1 block that halves the channels, a 3×3 block that restores them; the input is added (He 2015)."
+    "A 1×1 block halves the channels, a 3×3 block restores them; the input is added (He 2015)."
     def __init__(self,
         nf:int, # channels in and out
     ):
@@ -101,7 +102,7 @@ class NeckBlock(nn.Sequential):
 
 # %% ../nbs/05_model.ipynb #Route
 class UpsampleConcat(nn.Module):
-    "Brings a coarse map to the next finer grid, in front of the backbone's map there (YOLOv3, section 2.3)."
+    "Brings a coarse map to the next finer grid, before the backbone's (YOLOv3, section 2.3)."
     def __init__(self,
         ni:int, # channels of the coarse map
         nf:int, # channels after the 1×1 block
@@ -125,14 +126,14 @@ class Head(nn.Module):
         self.pred = nn.Conv2d(2*ni, 3*(5 + num_classes), 1)
 
     def forward(self, x):
-        raw = self.pred(self.conv(x))                           # (B, 3·(5+C), rows, columns)
-        return raw.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2)  # (B, 3, rows, columns, 5+C), a view
+        raw = self.pred(self.conv(x))                            # (B, 3·(5+C), rows, cols)
+        return raw.unflatten(1, (3, -1)).permute(0, 1, 3, 4, 2)  # (B, 3, rows, cols, 5+C), a view
 
 # %% ../nbs/05_model.ipynb #init_weights
 def init_weights(
     module:nn.Module, # changed in place
 ):
-    "He's initialisation for a leaky ReLU (He et al. 2015); residual blocks start as the identity (Goyal 2017)."
+    "He's initialisation (2015); residual blocks start as the identity (Goyal et al. 2017)."
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, a=0.1, mode='fan_in', nonlinearity='leaky_relu')
@@ -153,7 +154,7 @@ def init_head(
     prior:float=0.01, # objectness of every cell before training
     class_activation:str='softmax', # 'softmax' or 'sigmoid'
 ):
-    "Small weights; biases for the bare anchor, objectness `prior`, all classes alike (RetinaNet, sec. 4.1)."
+    "Biases for the bare anchor, objectness `prior`, all classes alike (RetinaNet, sec. 4.1)."
     nn.init.normal_(head.pred.weight, std=0.01)
     bias = head.pred.bias.view(3, -1)  # (3, 5+C)
     num_classes = bias.shape[1] - 5
@@ -227,7 +228,7 @@ class YOLOv3(nn.Module, WeightsFolder):
         return [self.head5(p5), self.head4(p4), self.head3(p3)]
 
     def freeze(self,
-        *parts:str, # names of submodules, such as 'backbone'; without one, nothing is frozen any more
+        *parts:str, # names of submodules, such as 'backbone'; none: nothing is frozen any more
     ):
         "Parts that get no gradient and keep batch norm's statistics, also after `train()`."
         for part in self.frozen:
@@ -274,7 +275,7 @@ def layer_table(
     model:nn.Module, # stays as it is
     size:int=416, # side of the input, pixels
 ): # DataFrame: name, kind, output (C, H, W), parameters, flops
-    "One row a convolution with its batch norm, for one image; FLOPs are two a multiplication-with-addition."
+    "One row a convolution with its batch norm; two FLOPs a multiplication-with-addition."
     import pandas as pd
     twin = copy.deepcopy(model).to('meta').eval()  # 'meta' tensors have shapes but no numbers
     rows = []
@@ -288,7 +289,7 @@ def layer_table(
 
 # %% ../nbs/05_model.ipynb #detect
 def _candidates(obj, cls, threshold, activation, multi_label):
-    "Slots of one image that score above `threshold`: their numbers (N,), labels (N,) and scores (N,)."
+    "Slots of one image that score above `threshold`: their numbers, labels and scores (N,)."
     near = (obj > threshold).nonzero()[:, 0]  # a score is never above its objectness
     logits = cls[near].float()                # (A', C)
     probability = logits.sigmoid() if activation == 'sigmoid' else logits.softmax(1)
@@ -307,8 +308,8 @@ def detect(
     max_detections:int=100, # at most so many an image
     class_activation:str|None=None, # None: the model's; 'softmax' with bare anchors
     multi_label:bool=False, # a cell may give one box for each class above the threshold
-) -> list: # B dicts: boxes (N, 4), scores, labels, scale, anchor, each (N,), cell (N, 2) as row, column
-    "Detections, best first: score = objectness × class probability, threshold, NMS within each class."
+) -> list: # B dicts: boxes (N, 4); scores, labels, scale, anchor (N,); cell (N, 2) row, column
+    "Detections, best first: objectness × class probability, threshold, NMS within each class."
     anchors = getattr(model, 'anchors', model)
     activation = class_activation or getattr(model, 'class_activation', 'softmax')
     out = decode(preds, anchors)

@@ -19,10 +19,12 @@ const megabytes = bytes => (bytes / 1e6).toFixed(1);
 const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`;
 const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
+ui.image = make('img', {alt: ''});
+ui.stage.prepend(ui.image);
 let site, network, shown, first, stream, loaded;
 let images = 0;  // so many have been given; only the last of them is shown
 const ui = {state: $('.detector-state'), stage: $('.detector-stage'), network: $('.network'), bits: $('.bits'), known: $('.known'),
-            score: $('.score'), iou: $('.iou'), rows: $('.detections tbody'), examples: $('.detector-examples')};
+            rows: $('.detections tbody'), examples: $('.detector-examples')};
 
 function say(state, text) {
   root.dataset.state = state;
@@ -181,7 +183,17 @@ function drawCurve({all, cut}) {
   root.dataset.curve = JSON.stringify(figures);
 }
 
-// ---- thresholds ----
+// ---- thresholds: two pairs of sliders, beside the image and beside the curve, that move together ----
+
+const sliders = name => document.querySelectorAll(`.detector input.${name}`);
+const threshold = name => Number(sliders(name)[0].value);
+
+function slide(name, value) {
+  for (const slider of sliders(name)) {
+    slider.value = value;
+    slider.parentElement.querySelector('output').textContent = Number(value).toFixed(2);
+  }
+}
 
 let asked = false, again = false;
 async function update() {  // while an answer is under way only the newest thresholds wait
@@ -189,16 +201,15 @@ async function update() {  // while an answer is under way only the newest thres
   asked = true;
   do {
     again = false;
-    for (const slider of [ui.score, ui.iou]) slider.parentElement.querySelector('output').textContent = Number(slider.value).toFixed(2);
-    const found = await ask('thresholds', {score: Number(ui.score.value), iou: Number(ui.iou.value)});
+    const found = await ask('thresholds', {score: threshold('score'), iou: threshold('iou')});
     if (shown && shown.number === found.number) {  // else another image is on its way
       drawBoxes(found.detections);
       document.querySelectorAll('.detector .detector-grids figure').forEach((panel, scale) => drawGrid(panel, scale, found.detections));
       root.dataset.image = shown.name;
       root.dataset.detections = JSON.stringify(found.detections.map(({element, ...d}) => d));
       const names = found.detections.slice(0, 5).map(d => `${network.classes[d.label]} ${d.score.toFixed(2)}`).join(', ');
-      const text = found.detections.length ? `Found ${plural(found.detections.length, 'object')}: ${names}${found.detections.length > 5 ? ', …' : ''}` : 'Nothing scores above the threshold';
-      say('ready', `${text}. The network took ${seconds(shown.ms.network / 1000)}.`);
+      const text = found.detections.length ? `Found ${plural(found.detections.length, 'object')}: ${names}${found.detections.length > 5 ? ' …' : '.'}` : 'Nothing scores above the threshold.';
+      say('ready', `${text} The network took ${seconds(shown.ms.network / 1000)}.`);
     }
     if (found.all) drawCurve(found);
   } while (again);
@@ -210,7 +221,6 @@ async function update() {  // while an answer is under way only the newest thres
 async function show(blob, truth, name) {
   const number = ++images;
   stopCamera();
-  const image = ui.stage.querySelector('img');
   let found;
   try { found = await ask('detect', {blob, number}); }
   catch (e) {
@@ -219,13 +229,13 @@ async function show(blob, truth, name) {
   }
   if (number !== images) return;
   shown = {...found, number, truth, name};
-  URL.revokeObjectURL(image.src);
-  image.src = URL.createObjectURL(blob);
-  image.alt = name;
+  URL.revokeObjectURL(ui.image.src);
+  ui.image.src = URL.createObjectURL(blob);
+  ui.image.alt = name;
   ui.stage.hidden = false;
   ui.stage.style.setProperty('--ratio', shown.width / shown.height);
   ui.known.parentElement.hidden = !truth;
-  await image.decode().catch(() => {});
+  await ui.image.decode().catch(() => {});
   await update();
   if (first === undefined) {
     first = performance.now() / 1000;
@@ -315,9 +325,8 @@ async function openNetwork() {
   const [pictures, test] = measured.test.startsWith('toy') ? ['drawings', 'ToyVOC’s test images'] : ['photographs of PASCAL VOC 2007', 'VOC 2007’s test images'];
   $('.about-network').textContent = `Trained on ${measured.images.toLocaleString('en')} ${pictures}; mAP@0.5 on ${test}: ${measured.map50.toFixed(2)}.` +
     (name === 'voc' ? ' It is a small network, a quarter as wide as the published one, and it knows photographs only. Take the photograph among the examples, or one of your own.' : ' It knows drawings only; for photographs take the other network.');
-  const image = ui.stage.querySelector('img');
-  if (before && image.src) await show(await (await fetch(image.src)).blob(), before.truth, image.alt);
-  else await show(await exampleBlob(site.examples[0]), site.examples[0], 'The course’s image, a drawing');
+  if (before) await show(await (await fetch(ui.image.src)).blob(), before.truth, before.name);
+  else await show(await exampleBlob(site.examples[0]), site.examples[0], 'An example, drawn');
   runExamples(mine);
 }
 
@@ -325,7 +334,10 @@ function listen() {
   const safely = f => (...a) => Promise.resolve(f(...a)).catch(e => say('error', e.message));
   for (const input of root.querySelectorAll('input[type=file]')) input.addEventListener('change', () => { take(input.files); input.value = ''; });
   for (const select of [ui.network, ui.bits]) select.addEventListener('change', safely(openNetwork));
-  for (const input of [ui.score, ui.iou, ui.known]) input.addEventListener('input', safely(update));
+  for (const name of ['score', 'iou']) {
+    for (const slider of sliders(name)) slider.addEventListener('input', safely(() => { slide(name, slider.value); return update(); }));
+  }
+  ui.known.addEventListener('input', safely(update));
   $('.camera').addEventListener('click', safely(openCamera));
   $('.snap').addEventListener('click', snap);
   $('.cancel').addEventListener('click', stopCamera);
@@ -348,7 +360,7 @@ async function start() {
   for (const option of ui.bits.options) option.textContent += ` (${megabytes(site.networks.toy.files[option.value].bytes)} MB)`;
   listExamples();
   listen();
-  for (const e of root.querySelectorAll('[disabled]')) e.disabled = false;
+  for (const e of document.querySelectorAll('.detector [disabled]')) e.disabled = false;
   await openNetwork();
 }
 

@@ -1,0 +1,99 @@
+"The library without a command: what `from yolov3_nb import …` offers, ten lines that use it, and what becomes of a run that is killed."
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yolov3_nb
+from yolov3_nb import Recipe
+from yolov3_nb.learner import make_callbacks
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TEN_LINES = '''
+from yolov3_nb import Learner, Recipe, YOLOv3, make_toyvoc, show_boxes
+
+learner = Learner(make_toyvoc('toyvoc'), Recipe(epochs=12, lr=8e-3, rect=True))
+learner.fit()                                         # Lightning: learner.trainer, learner.module
+print(learner.evaluate('test')['test']['map50'])
+img, target = learner.data.test_ds[0]
+found = learner.predict(img)
+show_boxes(img, found['boxes'], found['labels'], found['scores'])
+learner.report()                                      # one page with all of it
+model = YOLOv3.from_pretrained(learner.save('toy-weights'))
+heat = learner.explain(img)                           # what it looked at, drawn over the image
+'''
+TINY = {  # the same lines on twenty images, at the size of a stamp
+    "make_toyvoc('toyvoc')": "make_toyvoc('toyvoc', n_trainval=20, n_test=6, progress=False)",
+    'epochs=12, lr=8e-3, rect=True': "epochs=1, size=64, width=.0625, batch=4, workers=0, anchors='coco', progress=False",
+    'explain(img)': 'explain(img, score_threshold=0.)',
+}
+
+def test_ten_lines_train_evaluate_explain_and_save(tmp_path):
+    assert len([line for line in TEN_LINES.strip().splitlines() if line.strip()]) <= 11
+    code = TEN_LINES
+    for long, short in TINY.items():
+        assert long in code
+        code = code.replace(long, short)
+    env = os.environ | {'MPLBACKEND': 'Agg', 'PYTHONPATH': str(ROOT)}
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path/'toy-weights'/'model.safetensors').exists()
+    assert (tmp_path/'runs'/'run-1'/'report.html').exists()
+
+@pytest.mark.parametrize('name', yolov3_nb.__all__)
+def test_the_front_door_leads_somewhere(name):
+    value = getattr(yolov3_nb, name)
+    assert name in dir(yolov3_nb)
+    assert inspect.getdoc(value)
+
+def test_what_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match='no_such_name'):
+        yolov3_nb.no_such_name
+
+def test_map_is_taken_with_the_batch_and_workers_of_the_run(tmp_path):
+    from yolov3_nb.evaluation import MAPCallback
+    callbacks = make_callbacks(Recipe(map_every=2, batch=5, workers=3), tmp_path)
+    found = next(c for c in callbacks if isinstance(c, MAPCallback))
+    assert found.every == 2 and found.kwargs['batch_size'] == 5 and found.kwargs['workers'] == 3
+
+def test_every_setting_reaches_something():
+    "A field that nothing reads would be a flag without an effect."
+    from yolov3_nb import learner, recipe
+    code = inspect.getsource(learner) + inspect.getsource(recipe.Recipe) + inspect.getsource(recipe.with_flags)
+    for name in Recipe.__dataclass_fields__:
+        reads = re.findall(rf"(?:recipe|self\.recipe|r|self)\.{name}\b|sets\('{name}'\)", code)
+        assert reads, name
+
+SLOW = """
+import sys, time
+from yolov3_nb import cli, prediction
+read = prediction.read_image
+def slowly(file):
+    if 'b' in file.name:
+        print('waiting', flush=True)
+        time.sleep(60)
+    return read(file)
+prediction.read_image = slowly
+cli.predict(sys.argv[1:])
+"""
+
+def test_a_prediction_that_is_terminated_leaves_tables_of_what_was_done(tmp_path):
+    from PIL import Image
+    for name in 'ab':
+        Image.new('RGB', (64, 48)).save(tmp_path/f'{name}.jpg')
+    args = [sys.executable, '-c', SLOW, str(tmp_path/'a.jpg'), str(tmp_path/'b.jpg'), '--batch', '1', '--no-progress',
+            '--weights', str(ROOT/'weights'/'toy'), '--out', str(tmp_path/'out')]
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, env=os.environ | {'PYTHONPATH': str(ROOT)})
+    assert process.stdout.readline() == 'waiting\n'
+    deadline = time.time() + 60
+    while not (tmp_path/'out'/'a.jpg').exists() and time.time() < deadline:
+        time.sleep(.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert sorted(os.listdir(tmp_path/'out')) == ['a.jpg', 'detections.csv', 'detections.json']
