@@ -564,7 +564,7 @@ def test_the_page_begins_with_an_answer_and_asks_nobody_else(page, files, model)
     sent = (json.loads(e['message'])['message'] for e in page.driver.get_log('performance'))
     asked = {m['params']['request']['url'] for m in sent
              if m['method'] == 'Network.requestWillBeSent'}
-    assert [u for u in asked if not u.startswith((page.url, 'data:', 'blob:'))] == []
+    assert [u for u in asked if not u.startswith((page.url, 'data:', 'blob:', 'chrome:'))] == []
     assert [e for e in page.driver.get_log('browser') if e['level'] == 'SEVERE'] == []
 
 
