@@ -546,7 +546,7 @@ def show_grids(
         mine = dets['scale'] == s
         numbers = (mine.nonzero()[:, 0] + 1).tolist()
         drawn = draw_found(img, {k: v[mine] for k, v in dets.items()}, model.class_names, numbers)
-        boxes = '1 box' if len(numbers) == 1 else f'{len(numbers)} boxes'
+        boxes = '1 box' if len(numbers) == 1 else f"{len(numbers) or 'no'} boxes"
         pairs.append((drawn, f'**{name}**, {KINDS[s]} objects: {boxes}'))
     return pairs
 
