@@ -1,7 +1,7 @@
 """Renew the list of files in ruff.toml that are not clean yet: `python tools/unclean.py`.
 
 The list is meant to shrink: a file that has become clean loses its line, and a code of pyflakes
-that no longer occurs goes. New files and new faults are not taken in, unless `--all` asks for it."""
+that no longer occurs goes. New files and new faults are not taken in, unless `--all` asks."""
 import argparse
 import json
 import re
