@@ -125,16 +125,17 @@ def choose(page, **choices):
             select.select_by_value(value)
             settle(page)
 
-def pause(page, ms=400):
-    "Time for the worker to answer."
-    page.execute_async_script(f'setTimeout(arguments[0], {ms})')
+def answered(page):
+    "Wait until the page shows what belongs to its sliders."
+    score, iou = (found_by(page, f'.{name}').get_attribute('value') for name in ('score', 'iou'))
+    wait(page, lambda b: data(b, 'thresholds') == f'{score} {iou}')
 
 def slide(page, name, value):
     script = '''const [slider, value] = arguments;
     slider.value = value;
     slider.dispatchEvent(new Event("input", {bubbles: true}));'''
     page.execute_script(script, found_by(page, f'.{name}'), value)
-    pause(page)
+    answered(page)
 
 def all_examples(page):
     "Wait until the curve stands on every example."
@@ -245,7 +246,7 @@ def test_sliders_and_keyboard(page):
     before, few = curve(page), len(detections(page))
     slider = found_by(page, '.score')
     slider.send_keys(Keys.HOME)
-    pause(page)
+    answered(page)
     low = curve(page)
     assert slider.get_attribute('value') == '0.01' and len(detections(page)) > few
     assert low['recall'] > before['recall'] and low['precision'] < before['precision']

@@ -395,7 +395,13 @@ def test_a_val_that_is_the_train_folder_is_no_val(tmp_path):
     yolo_split(tmp_path)
     put(tmp_path/'data.yaml', f'train: images/train\nval: images/train\nnames: {list(NAMES)}')
     data = from_folder(tmp_path)
+    assert data.train.ids == [SET[i][0] for i in SPLITS['train']]
+    assert data.val.ids == [SET[i][0] for i in SPLITS['val']]  # the folder images/val says so
+    for kind in ('images', 'labels'):
+        shutil.rmtree(tmp_path/kind/'val')
+    data = from_folder(tmp_path)
     assert len(data.train) + len(data.val) == 12 and not set(data.train.ids) & set(data.val.ids)
+    assert any('no split of its own' in n for n in data.notes)
 
 # --- names, endings, EXIF
 

@@ -187,3 +187,28 @@ def test_styles_fit_quartos_structure(browser, module, quarto_page):
     browser.get(quarto_page + '#ap')
     browser.execute_script('document.querySelector("#nms").scrollIntoView()')
     assert box('#nms h3')['top'] >= box('#quarto-header')['bottom']
+
+def test_plots_turn_dark_and_photographs_do_not(browser, module, tmp_path):
+    "The script of _quarto.yml tells them apart by how much of a figure is white paper."
+    import base64, io, yaml
+    from PIL import Image, ImageDraw
+    plot = Image.new('RGB', (400, 200), 'white')
+    ImageDraw.Draw(plot).line([(10, 190), (200, 20), (390, 150)], fill='#0072b2', width=4)
+    photographs = Image.new('RGB', (400, 200), 'white')  # two on one sheet
+    for x in (5, 205): photographs.paste((90, 140, 60), (x, 5, x + 190, 195))
+    def tag(image, name):
+        file = io.BytesIO()
+        image.save(file, 'PNG')
+        return f'<img id="{name}" alt="{name}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    script = yaml.safe_load((ROOT/'_quarto.yml').read_text(encoding='utf-8'))['format']['html']['include-after-body'][0]['text']
+    figures = ''.join(f'<div class="cell-output-display">{tag(i, n)}</div>' for i, n in ((plot, 'plot'), (photographs, 'photographs')))
+    (tmp_path/'styles.css').write_bytes((ROOT/'nbs'/'styles.css').read_bytes())
+    (tmp_path/'x.html').write_text(f'<!doctype html><link rel="stylesheet" href="styles.css"><body class="quarto-dark">{figures}{script}', encoding='utf-8')
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(module.Handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        browser.get(f'http://127.0.0.1:{server.server_port}/x.html')
+        look = 'return getComputedStyle(document.getElementById(arguments[0])).filter'
+        filters = [browser.execute_script(look, name) for name in ('plot', 'photographs')]
+        server.shutdown()
+    browser.get_log('browser')
+    assert 'invert' in filters[0] and 'invert' not in filters[1], filters

@@ -1,4 +1,5 @@
 "What short runs can prove of chapter 08: averages, decay, warm-up, resumed schedules."
+import copy
 import math
 import os
 import signal
@@ -84,14 +85,14 @@ def test_a_finished_run_that_is_resumed_ends_with_the_average(tmp_path):
 
 
 def test_a_checkpoint_after_the_end_holds_average_and_weights(tmp_path):
-    trainer, module = fit(EMA(.5), *checkpoints(tmp_path))
+    trainer, module = fit(EMA(.5), *checkpoints(tmp_path), schedule='constant')
     trainer.save_checkpoint(tmp_path/'after.ckpt')
     last, after = read(tmp_path/'last.ckpt'), read(tmp_path/'after.ckpt')
     for part in ('state_dict', 'current_model_state', 'averaging_state'):
         assert same(last[part], after[part]), part
-    _, longer = fit(EMA(.5), epochs=3, ckpt=tmp_path/'after.ckpt', schedule='constant',
-                    module=LitYOLOv3(2, 0.0625, SIZE, schedule='constant'))
-    assert not same(longer.state_dict(), module.state_dict())
+    _, once = fit(EMA(.5), epochs=3, ckpt=tmp_path/'last.ckpt', schedule='constant')
+    _, again = fit(EMA(.5), epochs=3, ckpt=tmp_path/'after.ckpt', schedule='constant', seed=1)
+    assert same(once.state_dict(), again.state_dict())
 
 
 def test_evaluation_after_the_end_measures_the_average():
@@ -122,8 +123,8 @@ def test_a_broken_validation_gives_the_weights_back():
 def test_final_model_is_the_average_before_and_after_the_end():
     class Watch(L.Callback):
         def on_train_epoch_end(self, trainer, module):
-            self.seen = final_model(trainer, module).state_dict()
-            self.plain = {k: v.clone() for k, v in module.model.state_dict().items()}
+            self.seen = copy.deepcopy(final_model(trainer, module).state_dict())
+            self.plain = copy.deepcopy(module.model.state_dict())
     watch = Watch()
     trainer, module = fit(EMA(.5), watch)
     assert not same(watch.plain, watch.seen)
@@ -201,12 +202,12 @@ def test_wsd_with_the_same_epochs_goes_on_to_the_bit(tmp_path):
 def test_wsd_with_fewer_epochs_decays_from_the_branch(tmp_path):
     options = dict(schedule='wsd', decay=.5, warmup=.1, lr=1e-3)
     whole = Rates()
-    fit(whole, Milestones(tmp_path, (36,)), epochs=8, **options)  # 9 of 24 steps
+    fit(whole, Milestones(tmp_path, (32,)), epochs=8, **options)  # 8 of 24 steps
     short = Rates()
-    branch = tmp_path/'images_0000036'/'last.ckpt'
+    branch = tmp_path/'images_0000032'/'last.ckpt'
     fit(short, epochs=5, ckpt=branch, **options)
-    assert len(short.seen) == 15 - 9
-    assert whole.seen[9:12] == [1e-3] * 3  # the long run stays up there
+    assert len(short.seen) == 15 - 8
+    assert whole.seen[8:12] == [1e-3] * 4  # the long run stays up there
     assert short.seen == sorted(set(short.seen), reverse=True)
     assert short.seen[-1] == pytest.approx(1e-3 * (1 - math.sqrt(6.5 / 7.5)))
 
@@ -244,7 +245,8 @@ def test_a_milestone_holds_the_average(tmp_path):
     kept = type(module.model).from_pretrained(tmp_path/'images_0000024'/'weights')
     for name, value in module.model.state_dict().items():
         if value.is_floating_point():
-            torch.testing.assert_close(kept.state_dict()[name], value.half().float(), msg=name)
+            torch.testing.assert_close(kept.state_dict()[name], value, rtol=1e-3, atol=1e-5,
+                                       msg=name)
 
 
 def test_drawing_predictions_leaves_every_mode(tmp_path):

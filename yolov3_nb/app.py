@@ -41,8 +41,8 @@ from .augment import letterbox_geometry, test_transform, unletterbox_boxes
 from .boxes import box_iou
 from .data import FORMATS, InputError, draw_boxes, read_image, write_whole
 from .export import detect_images
-from .gradcam import (CAM_METHODS, feature_maps, heat_map, map_scores, overlay,
-                               baseline_maps, unletterbox_map)
+from .gradcam import (CAM_METHODS, baseline_maps, feature_maps, heat_map, map_scores,
+                               overlay, unletterbox_map)
 from .model import YOLOv3
 from .toyvoc import course_scene, data_home, scene
 
@@ -546,7 +546,7 @@ def show_grids(
         mine = dets['scale'] == s
         numbers = (mine.nonzero()[:, 0] + 1).tolist()
         drawn = draw_found(img, {k: v[mine] for k, v in dets.items()}, model.class_names, numbers)
-        boxes = '1 box' if len(numbers) == 1 else f'{len(numbers)} boxes'
+        boxes = '1 box' if len(numbers) == 1 else f"{len(numbers) or 'no'} boxes"
         pairs.append((drawn, f'**{name}**, {KINDS[s]} objects: {boxes}'))
     return pairs
 
@@ -885,6 +885,8 @@ CSS = '''
 #table * {font-family: var(--font) !important}
 .panels {display: grid !important; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .8rem}
 .panels > .column {min-width: 0 !important}
+#files {flex-wrap: nowrap}
+#files > * {min-width: 0 !important}
 #found img, #heat img {max-height: 540px; object-fit: contain}
 @media (max-width: 640px) {
   .gradio-container .main {padding: .6rem !important}
@@ -1195,7 +1197,7 @@ def serve(
     weights, # weights folder or Hub id
     host:str='127.0.0.1', # this machine only; '0.0.0.0' for everybody who can reach it
     port:int=None, # the first that is free from 7860 on, unless told
-    about:str=None, # what the network was trained on; read from its record unless told
+    about:str=None, # what the network was trained on, for weights that have no record
     open_browser:bool=False,
     block:bool=True, # until Ctrl-C
     limits:dict=LIMITS,
@@ -1204,8 +1206,11 @@ def serve(
     "Start the app; `InputError` where Gradio is missing or the port is taken."
     gr, model = _gradio(), YOLOv3.from_pretrained(weights)
     record = record or find_record(weights, model)
-    about = describe(model, record) if about is None else about.format(n=len(model.class_names))
-    drawings = from_drawings(record) or 'drawings' in about
+    if record or about is None:
+        about = describe(model, record)
+    else:
+        about = about.format(n=len(model.class_names))
+    drawings = '**drawings**' in about
     examples = example_files(photographs_first=not drawings)[:8]
     uploads = upload_folder()
     sock = _listen(host, port)

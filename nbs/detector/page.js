@@ -19,12 +19,12 @@ const megabytes = bytes => (bytes / 1e6).toFixed(1);
 const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`;
 const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
-ui.image = make('img', {alt: ''});
-ui.stage.prepend(ui.image);
 let site, network, shown, first, stream, loaded;
 let images = 0;  // so many have been given; only the last of them is shown
 const ui = {state: $('.detector-state'), stage: $('.detector-stage'), network: $('.network'), bits: $('.bits'), known: $('.known'),
             rows: $('.detections tbody'), examples: $('.detector-examples')};
+ui.image = make('img', {alt: ''});
+ui.stage.prepend(ui.image);
 
 function say(state, text) {
   root.dataset.state = state;
@@ -195,25 +195,34 @@ function slide(name, value) {
   }
 }
 
-let asked = false, again = false;
-async function update() {  // while an answer is under way only the newest thresholds wait
-  if (asked) { again = true; return; }
-  asked = true;
-  do {
-    again = false;
-    const found = await ask('thresholds', {score: threshold('score'), iou: threshold('iou')});
-    if (shown && shown.number === found.number) {  // else another image is on its way
-      drawBoxes(found.detections);
-      document.querySelectorAll('.detector .detector-grids figure').forEach((panel, scale) => drawGrid(panel, scale, found.detections));
-      root.dataset.image = shown.name;
-      root.dataset.detections = JSON.stringify(found.detections.map(({element, ...d}) => d));
-      const names = found.detections.slice(0, 5).map(d => `${network.classes[d.label]} ${d.score.toFixed(2)}`).join(', ');
-      const text = found.detections.length ? `Found ${plural(found.detections.length, 'object')}: ${names}${found.detections.length > 5 ? ' …' : '.'}` : 'Nothing scores above the threshold.';
-      say('ready', `${text} The network took ${seconds(shown.ms.network / 1000)}.`);
-    }
-    if (found.all) drawCurve(found);
-  } while (again);
-  asked = false;
+function summary(detections) {
+  if (!detections.length) return 'Nothing scores above the threshold.';
+  const names = detections.slice(0, 5).map(d => `${network.classes[d.label]} ${d.score.toFixed(2)}`);
+  return `Found ${plural(detections.length, 'object')}: ${names.join(', ')}${detections.length > 5 ? ' …' : '.'}`;
+}
+
+async function refresh() {
+  const now = {score: threshold('score'), iou: threshold('iou')};
+  const found = await ask('thresholds', now);
+  if (shown && shown.number === found.number) {  // else another image is on its way
+    drawBoxes(found.detections);
+    document.querySelectorAll('.detector-grids figure').forEach((panel, scale) => drawGrid(panel, scale, found.detections));
+    root.dataset.image = shown.name;
+    root.dataset.detections = JSON.stringify(found.detections.map(({element, ...d}) => d));
+    say('ready', `${summary(found.detections)} The network took ${seconds(shown.ms.network / 1000)}.`);
+  }
+  if (found.all) drawCurve(found);
+  root.dataset.thresholds = `${now.score} ${now.iou}`;  // that the page now shows
+}
+
+let running = null, again = false;
+function update() {  // while an answer is under way only the newest thresholds wait; all who asked wait for the last
+  again = true;
+  running ??= (async () => {
+    try { while (again) { again = false; await refresh(); } }
+    finally { running = null; }
+  })();
+  return running;
 }
 
 // ---- images in ----
