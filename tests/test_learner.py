@@ -20,7 +20,7 @@ from yolov3_nb import Learner, Recipe, YOLOv3, make_toyvoc, show_boxes
 
 learner = Learner(make_toyvoc('toyvoc'), Recipe(epochs=12, lr=8e-3, rect=True))
 learner.fit()                                         # Lightning: learner.trainer, learner.module
-print(learner.evaluate('test')['test']['map50'])
+print(learner.evaluate()['map50'])
 img, target = learner.data.test_ds[0]
 found = learner.predict(img)
 show_boxes(img, found['boxes'], found['labels'], found['scores'])

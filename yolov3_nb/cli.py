@@ -6,7 +6,7 @@
 __all__ = ['PREDICT_EXAMPLES', 'WEIGHTS_HELP', 'EXPORT_EXAMPLES', 'APP_EXAMPLES', 'terminated', 'command', 'command_line',
            'print_figures', 'make_learner', 'train', 'other_names', 'eval_parser', 'evaluate_weights', 'predict_parser',
            'predict', 'export_parser', 'export_weights', 'data_parser', 'data_toy', 'data_download', 'data_inspect',
-           'data', 'app_parser', 'ask', 'run_app', 'check_exercises']
+           'data_import', 'data', 'app_parser', 'ask', 'run_app', 'check_exercises']
 
 # %% ../nbs/30_cli.ipynb #imports-export
 import os
@@ -29,7 +29,7 @@ from .recipe import (
     PRESETS, FlagParser, add_flags, flag_error, read_classes, read_recipe, read_sets, text_flag,
     train_parser, with_flags)
 from .report import accuracy_text, compared_rows, error_lines, figures_table, table_lines
-from .runs import headline, new_folder, new_run
+from .runs import new_folder, new_run
 from .space import about_weights, make_space, project_root, push_space
 from .toyvoc import data_home, make_toyvoc
 
@@ -108,11 +108,10 @@ def train(argv=None):
         sys.exit(0 if done else 1)
     if learner.result is None:
         figures = learner.evaluate()
-        if 'test' in figures:
-            print(accuracy_text('TEST', figures['test']))
-        map50 = headline(figures)['map50']
-        if map50 is not None:
-            print(f'+++ MAP: {map50:.6f}')
+        if 'test' in learner.figures:
+            print(accuracy_text('TEST', figures))
+        if figures['map50'] is not None:
+            print(f"+++ MAP: {figures['map50']:.6f}")
     page = learner.report(args.results)
     print_figures(learner.run.name, learner.result)
     minutes, weights = learner.result['minutes'], learner.run/'weights'
@@ -240,7 +239,7 @@ def export_weights(argv=None):
 # %% ../nbs/30_cli.ipynb #data_parser
 def data_parser()->FlagParser:
     "The flags of `yolov3_data`"
-    p = FlagParser('yolov3_data', description='Make, fetch or inspect data sets.')
+    p = FlagParser('yolov3_data', description='Make, fetch, import or inspect data sets.')
     sub = p.add_subparsers(dest='what', required=True, parser_class=FlagParser)
     toy = sub.add_parser('toy', help='make ToyVOC', description=
                          'Make ToyVOC, a devkit of drawn images of the 20 VOC classes.')
@@ -269,6 +268,17 @@ def data_parser()->FlagParser:
                       help='class names, with commas, or a file with one a line')
     look.add_argument('--page', type=text_flag, default='inspect.html', metavar='FILE',
                       help='the page (default: inspect.html)')
+    take = sub.add_parser('import', help='write any folder of images and labels as a VOC devkit',
+                          description='Find out how a folder holds images and labels (VOC, COCO or '
+                          'YOLO, split or not), and write it as a VOC devkit into a new folder.')
+    take.add_argument('dir', type=text_flag, metavar='DIR', help='folder that is only read')
+    take.add_argument('out', type=text_flag, metavar='OUT', help='a new or empty folder')
+    take.add_argument('--name', type=text_flag, metavar='NAME',
+                      help='of the data set (default: that of the folder)')
+    take.add_argument('--classes', type=text_flag, metavar='LIST', help='class names, with commas, '
+                      'or a file with one a line; others are ignored (default: all)')
+    take.add_argument('--skip_bad', action='store_true',
+                      help='leave out, and name, images that cannot be used')
     return p
 
 # %% ../nbs/30_cli.ipynb #data
@@ -312,11 +322,21 @@ def data_inspect(
         raise InputError(f'There are faults, {len(faults)} in all, named in {page}: mend them, '
                          'or train without those images by --skip_bad.')
 
+def data_import(
+    args, # the flags of `yolov3_data import`
+):
+    "Write a folder of images and labels as a VOC devkit"
+    from yolov3_nb.formats import import_folder
+    classes = args.classes and list(read_classes(args.classes))
+    lines = import_folder(args.dir, args.out, args.name, classes=classes, skip_bad=args.skip_bad)
+    print('\n'.join(lines))
+
 @command
 def data(argv=None):
-    "Make, fetch or inspect data sets (`yolov3_data`)"
+    "Make, fetch, import or inspect data sets (`yolov3_data`)"
     args = data_parser().parse_args(argv)
-    what = {'toy': data_toy, 'download': data_download, 'inspect': data_inspect}
+    what = {'toy': data_toy, 'download': data_download, 'inspect': data_inspect,
+            'import': data_import}
     what[args.what](args)
 
 # %% ../nbs/30_cli.ipynb #app_parser

@@ -236,6 +236,11 @@ class Recipe(Settings):
         'auto', 'model',
         'auto: k-means on the training boxes; or those of a data set',
         choices=(*ANCHORS, 'auto'), fixed=True)
+    start:str|None = setting(
+        None, 'model', 'weights to begin from: a folder, a Hub id, toy or voc, or a file of Darknet; '
+        'their width is taken', fixed=True)
+    freeze:bool = setting(
+        False, 'model', 'do not train what comes from start: backbone and neck', fixed=True)
     # how it learns
     epochs:int = setting(15, 'training', 'passes over the training images', 1, 2**31, fixed=True)
     batch:int = setting(16, 'training', 'images a step and device', 1, 2**31, fixed=True)
@@ -319,6 +324,10 @@ class Recipe(Settings):
         if self.checkpoint == 'best' and not (self.sets('val')):
             raise InputError('checkpoint best is chosen on validation images, and val names none: '
                              'name some, or take last.')
+
+        if self.freeze and not self.start:
+            raise InputError('freeze keeps what comes from start, and start names no weights: '
+                             'name some, or leave freeze out.')
 
     def sets(self,
         name:str, # 'train', 'val' or 'test'
