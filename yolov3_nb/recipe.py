@@ -233,8 +233,8 @@ class Recipe(Settings):
         'auto: k-means on the training boxes; or those of a data set',
         choices=(*ANCHORS, 'auto'), fixed=True)
     start:str|None = setting(
-        None, 'model', 'weights to begin from: a folder, a Hub id, toy or voc, or a file of Darknet; '
-        'their width is taken', fixed=True)
+        None, 'model', 'weights to begin from: a folder, a Hub id, toy or voc, or a file of '
+        'Darknet; their width is taken', fixed=True)
     freeze:bool = setting(
         False, 'model', 'do not train what comes from start: backbone and neck', fixed=True)
     # how it learns
