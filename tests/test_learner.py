@@ -1,4 +1,4 @@
-"The library without a command: its front door, ten lines that use it, and a command that is killed."
+"The library without a command: its front door, ten lines that use it, a command that is killed."
 import inspect
 import os
 import re
@@ -97,7 +97,8 @@ def test_a_prediction_that_is_terminated_leaves_tables_of_what_was_done(tmp_path
     for name in 'ab':
         Image.new('RGB', (64, 48)).save(tmp_path/f'{name}.jpg')
     args = [sys.executable, '-c', SLOW, str(tmp_path/'a.jpg'), str(tmp_path/'b.jpg'),
-            '--batch', '1', '--no-progress', '--weights', str(ROOT/'weights'/'toy'), '--out', str(tmp_path/'out')]
+            '--batch', '1', '--no-progress', '--weights', str(ROOT/'weights'/'toy'),
+            '--out', str(tmp_path/'out')]
     env = os.environ | {'PYTHONPATH': str(ROOT)}
     process = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, env=env)
     assert process.stdout.readline() == 'waiting\n'

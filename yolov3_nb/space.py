@@ -98,7 +98,7 @@ def space_card(
         minutes=LIMITS['keep'] / 60)
 
 # %% ../nbs/29_space.ipynb #space-parts
-SPACE_APP = '''"The app of the course yolov3_nb as a Hugging Face Space, written by yolov3_app --make_space."
+SPACE_APP = '''"The app of the course yolov3_nb as a Space, written by yolov3_app --make_space."
 import os
 import sys
 from pathlib import Path
