@@ -177,7 +177,7 @@ def begin_from(
     network, # a trained one of the same width
     freeze:bool=False, # do not train backbone and neck
 ):
-    "Take over what a trained network knows: backbone and neck, and the heads where the classes are the same"
+    "Take over backbone and neck of a trained network, and its heads where the classes are the same"
     from yolov3_nb.export import NECK
     parts = ['backbone', *NECK]
     if network is not None:
@@ -431,7 +431,7 @@ class Learner:
         return make_module(self.recipe, dm, network)
 
     def prepare(self):
-        "Make and check all that training needs before anything is written; a refusal leaves nothing"
+        "Make and check all that training needs; a refusal leaves nothing behind"
         recipe, advice = self.recipe, 'give another with --out'
         made = check_writable(self.run, 2**28, advice)
         try:
@@ -554,7 +554,8 @@ class Learner:
         model = self.trained()
         there = [s for s in ('train', 'val', 'test') if getattr(self.data, f'{s}_ds')]
         if split is not None and split not in there:
-            raise InputError(f"There is no split {split!r} to evaluate on: take {', '.join(there)}.")
+            raise InputError(f'There is no split {split!r} to evaluate on: '
+                             f"take {', '.join(there)}.")
         for split in [split] if split else there:
             ds = getattr(self.data, f'{split}_ds')
             if self.recipe.progress:
@@ -593,8 +594,8 @@ class Learner:
         model, img = self.trained(), self.opened(image)
         found = self.predict(img, **request)
         if not 0 <= number < len(found['scores']):
-            raise InputError(f"There are {len(found['scores'])} detections, and none has the number "
-                             f'{number}: give a lower score_threshold, or another image.')
+            raise InputError(f"There are {len(found['scores'])} detections, and none has the "
+                             f'number {number}: give a lower score_threshold, or another image.')
         det = {key: value[[number]] for key, value in found.items()}
         heat = overlay(img, heat_map(model, img, det, method))
         return draw_boxes(heat, det['boxes'], det['labels'], det['scores'], model.class_names)

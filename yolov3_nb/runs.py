@@ -141,7 +141,7 @@ def git(*args):
     return done.stdout.strip() if done.returncode == 0 else None
 
 def commit_used()->str|None:
-    "The commit of the code that runs, with '+' when files differ from it; None outside a repository"
+    "The commit of the code that runs, with '+' when files differ from it; None where there is none"
     head = git('rev-parse', '--short=12', 'HEAD')
     if head is None:
         return None
