@@ -244,7 +244,7 @@ class LitYOLOv3(L.LightningModule):
     def on_test_epoch_end(self):
         self.on_validation_epoch_end('test')
 
-    def predict_step(self, batch, batch_idx):
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
         "Detections of a batch, one dict an image, in pixels of the network's input."
         xb = batch[0] if isinstance(batch, (tuple, list)) else batch
         return detect(self(xb), self.model)
