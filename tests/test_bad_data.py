@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from yolov3_nb import cli, inspection, learner, recipe
+from yolov3_nb import cli, flags, inspection, learner, recipe
 from yolov3_nb.augment import DetectionDataset, collate, test_transform as plain_transform
 from yolov3_nb.data import VOCDataset, InputError, find_devkit, find_faults, read_annotation, read_image, without_bad
 from yolov3_nb.toyvoc import VOC_CLASSES
@@ -418,7 +418,7 @@ def test_training_says_how_many_are_bad(root, tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', XML | FILES)
 def test_skip_bad_leaves_out_just_the_bad_picture(root, name, capsys):
     broken(root, name)
-    dm = learner.make_data(recipe.with_flags(recipe.PRESETS['toy'], recipe.train_parser().parse_args(['--data', str(root), *TINY, '--skip_bad'])))
+    dm = learner.make_data(flags.with_flags(recipe.PRESETS['toy'], flags.train_parser().parse_args(['--data', str(root), *TINY, '--skip_bad'])))
     assert (dm.train_ds.ids, dm.val_ds.ids, dm.test_ds.ids) == (['1', '3'], ['4'], ['5', '6']) and len(list(dm.train_dataloader())) == 1
     assert capsys.readouterr().err.count('Left out ') == 1
 

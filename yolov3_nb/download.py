@@ -292,7 +292,7 @@ def download_voc(
     archives:dict=VOC_ARCHIVES, # what there is to fetch
     patience:float=1., # seconds before an address that failed is asked again, longer each time
 )->Path: # root
-    "Fetch PASCAL VOC unless it is there; `InputError` when it cannot be had, and what arrived is kept"
+    "Fetch PASCAL VOC unless it is there; `InputError` when it cannot be had; what arrived is kept"
     root = Path(os.path.expanduser(root or data_home()/'voc'))
     todo = years_to_get(root, years, archives)
     if not todo:

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FULL', 'feeding', 'holds_devkit', 'module_of_folder', 'read_data', 'make_data', 'refuse_bad', 'check_enough',
-           'choose_anchors', 'make_module', 'find_rate', 'quieten', 'first_sentence', 'make_callbacks', 'make_trainer',
-           'interruptible', 'keep_log', 'train_epochs', 'with_absolute_paths', 'Learner']
+           'choose_anchors', 'start_network', 'begin_from', 'make_module', 'find_rate', 'quieten', 'first_sentence',
+           'make_callbacks', 'make_trainer', 'interruptible', 'keep_log', 'train_epochs', 'with_absolute_paths',
+           'Learner']
 
 # %% ../nbs/25_learner.ipynb #imports-export
 import errno
@@ -24,9 +25,10 @@ from .anchors import ANCHORS, kmeans_anchors, scale_anchors
 from .data import draw_boxes, find_devkit, find_faults
 from .files import (
     InputError, check_writable, read_image, read_json, remove_empty, write_json, write_whole)
-from .networks import choose_precision, save_weights
-from .recipe import (
-    Recipe, check_resumed, read_classes, read_lambdas, read_recipe, read_seconds)
+from .networks import choose_precision, open_weights, save_weights
+from yolov3_nb.recipe import (
+    Recipe, check_resumed, read_classes, read_lambdas, read_milestones, read_recipe,
+    read_seconds)
 from .report import figure_bytes, read_curves, run_figures, write_report
 from yolov3_nb.runs import (
     check_checkpoint, data_name, epochs_done, headline, new_run, read_checkpoint, record,
@@ -158,10 +160,40 @@ def choose_anchors(
         raise InputError('--anchors auto needs boxes of at least nine different sizes: '
                          'give more images, or name anchors.') from None
 
+# %% ../nbs/25_learner.ipynb #start_network
+def start_network(
+    recipe:Recipe,
+): # a trained `YOLOv3`; None where the recipe names none
+    "The network to begin from; `InputError` where it has another width than was asked for"
+    if recipe.start is None:
+        return None
+    network = open_weights(recipe.start)
+    if recipe.width not in (network.width, Recipe.width):
+        raise InputError(f'--width {recipe.width} does not go with --start {recipe.start}, whose '
+                         f'width is {network.width:g}: leave --width out.')
+    return network
+
+def begin_from(
+    model, # a new `YOLOv3`, changed in place
+    network, # a trained one of the same width
+    freeze:bool=False, # do not train backbone and neck
+):
+    "Take over backbone and neck of a trained network, and its heads where the classes are the same"
+    from yolov3_nb.export import NECK
+    parts = ['backbone', *NECK]
+    if network is not None:
+        same = network.class_names == model.class_names
+        same = same and network.class_activation == model.class_activation
+        for part in [*parts, *['head5', 'head4', 'head3'] * same]:
+            model.get_submodule(part).load_state_dict(network.get_submodule(part).state_dict())
+    if freeze:
+        model.freeze(*parts)
+
 # %% ../nbs/25_learner.ipynb #make_module
 def make_module(
     recipe:Recipe,
     dm, # its data module, set up
+    network=None, # a trained `YOLOv3` to begin from, of the recipe's width
 ): # a `LitYOLOv3`
     "The Lightning module of a run"
     from yolov3_nb.loss import LAMBDAS, YOLO_LAMBDAS
@@ -176,6 +208,7 @@ def make_module(
         encode_options=dict(positive_iou=recipe.positive_iou), multi_scale=recipe.multi_scale,
         grow=recipe.grow, rect=recipe.rect, seed=recipe.seed, schedule=recipe.schedule,
         decay=recipe.decay)
+    begin_from(module.model, network, recipe.freeze)
     if recipe.compile:
         module.model.compile()
     return module
@@ -186,6 +219,7 @@ def find_rate(
     dm, # its data module, set up
     run:Path, # run folder; the curve goes there as lr_finder.png
     device, # torch device that the run computes on
+    network=None, # as `make_module` takes it
 )->float: # the rate
     "The rate that a range test suggests for this run"
     import torch
@@ -199,7 +233,7 @@ def find_rate(
     def adamw(module, lr):
         return torch.optim.AdamW(decay_groups(module.model, recipe.weight_decay), lr=lr)
 
-    module = make_module(replace(recipe, lr=1e-3, compile=False), dm).to(device)
+    module = make_module(replace(recipe, lr=1e-3, compile=False), dm, network).to(device)
     try:
         rate, curve = find_lr(module, dm.train_dataloader(), loss, optimizer=adamw,
                               clip=recipe.clip)
@@ -230,7 +264,7 @@ def make_callbacks(
     "What watches a run: log, images, mAP, averages, checkpoints and its end"
     from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
     from yolov3_nb.evaluation import MAPCallback
-    from yolov3_nb.durable import Interruptible, checkpoints
+    from yolov3_nb.durable import Interruptible, Milestones, checkpoints
     from yolov3_nb.training import EMA, EpochLog, PredictionImages
     callbacks = [EpochLog(recipe.train_every), PredictionImages(run/'images', recipe.images_every),
                  LearningRateMonitor('step')]
@@ -241,6 +275,8 @@ def make_callbacks(
                                      workers=recipe.workers))
     if recipe.ema:
         callbacks.append(EMA(recipe.ema, every=4))
+    if recipe.milestones:
+        callbacks.append(Milestones(run, read_milestones(recipe.milestones)))
     return [*callbacks, *checkpoints(run, val=bool(recipe.val)),
             Interruptible(run, read_seconds(recipe.max_time))]
 
@@ -328,8 +364,10 @@ def with_absolute_paths(
     changes = {}
     if recipe.data:
         changes['data'] = os.path.abspath(os.path.expanduser(recipe.data))
-    if recipe.classes and os.path.isfile(recipe.classes):
-        changes['classes'] = os.path.abspath(recipe.classes)
+    for name in ('classes', 'start'):
+        value = getattr(recipe, name)
+        if value and os.path.exists(value):
+            changes[name] = os.path.abspath(value)
     return replace(recipe, **changes)
 
 # %% ../nbs/25_learner.ipynb #Learner
@@ -385,14 +423,18 @@ class Learner:
     def module(self): # the `LitYOLOv3` that is trained
         import pytorch_lightning as L
         dm, device = self.data, self.trainer.strategy.root_device
+        network = start_network(self.recipe) if self.checkpoint is None else None
+        if network is not None:
+            self.recipe = replace(self.recipe, width=network.width)
         L.seed_everything(self.recipe.seed, workers=True, verbose=False)
         if self.recipe.lr == 'find':
-            self.recipe = replace(self.recipe, lr=find_rate(self.recipe, dm, self.run, device))
+            rate = find_rate(self.recipe, dm, self.run, device, network)
+            self.recipe = replace(self.recipe, lr=rate)
             L.seed_everything(self.recipe.seed, workers=True, verbose=False)  # as if it was given
-        return make_module(self.recipe, dm)
+        return make_module(self.recipe, dm, network)
 
     def prepare(self):
-        "Make and check all that training needs before anything is written; a refusal leaves nothing"
+        "Make and check all that training needs; a refusal leaves nothing behind"
         recipe, advice = self.recipe, 'give another with --out'
         made = check_writable(self.run, 2**28, advice)
         try:
@@ -508,15 +550,17 @@ class Learner:
         return self.model
 
     def evaluate(self,
-        *splits:str, # 'train', 'val', 'test'; all that there are unless given
-    )->dict: # {split: figures}, as `evaluate` of chapter 09 gives them
-        "Every figure of the trained network, on plain images in full precision; test comes last"
+        split:str=None, # 'train', 'val' or 'test'; None: all that there are, test last
+    )->dict: # as `evaluate` of chapter 09 gives it, of the last split; all are in `figures`
+        "Every figure of the trained network, on plain images in full precision"
         from yolov3_nb.evaluation import evaluate
         model = self.trained()
-        for split in splits or ('train', 'val', 'test'):
+        there = [s for s in ('train', 'val', 'test') if getattr(self.data, f'{s}_ds')]
+        if split is not None and split not in there:
+            raise InputError(f'There is no split {split!r} to evaluate on: '
+                             f"take {', '.join(there)}.")
+        for split in [split] if split else there:
             ds = getattr(self.data, f'{split}_ds')
-            if ds is None:
-                continue
             if self.recipe.progress:
                 print(f'Evaluating on {len(ds)} {split} images', file=sys.stderr)
             self.figures[split], found = evaluate(
@@ -524,7 +568,7 @@ class Learner:
                 progress=self.recipe.progress, return_predictions=True)
             if split == 'test':
                 self.found = found['dets']
-        return self.figures
+        return self.figures[split]
 
     def predict(self,
         images, # one image, as a path or (H, W, 3) uint8, or a list of them
@@ -553,8 +597,8 @@ class Learner:
         model, img = self.trained(), self.opened(image)
         found = self.predict(img, **request)
         if not 0 <= number < len(found['scores']):
-            raise InputError(f"There are {len(found['scores'])} detections, and none has the number "
-                             f'{number}: give a lower score_threshold, or another image.')
+            raise InputError(f"There are {len(found['scores'])} detections, and none has the "
+                             f'number {number}: give a lower score_threshold, or another image.')
         det = {key: value[[number]] for key, value in found.items()}
         heat = overlay(img, heat_map(model, img, det, method))
         return draw_boxes(heat, det['boxes'], det['labels'], det['scores'], model.class_names)
@@ -564,7 +608,7 @@ class Learner:
     )->Path: # report.html in the run folder
         "Write the record of the run as metrics.json, its figures and one page with all of it"
         if self.result is None:
-            if not self.figures:
+            if 'train' not in self.figures:  # which an evaluation of all splits begins with
                 self.evaluate()
             name = results_file(results).stem if results else self.run.name
             self.result = self.make_record(name)
@@ -576,6 +620,14 @@ class Learner:
         if results:
             write_json(results_file(results), self.result)
         return self.run/'report.html'
+
+    def images_seen(self)->int:
+        "How many training images the steps of the optimiser have used, over all devices"
+        steps = self.trainer.global_step
+        if self.checkpoint is not None:
+            steps = max(steps, self.checkpoint['global_step'])
+        a_batch = min(self.recipe.batch, len(self.data.train_ds))
+        return steps * a_batch * self.recipe.accumulate * self.trainer.world_size
 
     def make_record(self, name):
         "What a file in results/ holds"
@@ -590,7 +642,7 @@ class Learner:
         return record(
             name, self.command, self.model, data, headline(self.figures),
             (time.time() - self.start) / 60, self.recipe.seed, self.trainer.precision,
-            settings=asdict(self.recipe), splits=splits)
+            settings=asdict(self.recipe), splits=splits, images_seen=self.images_seen())
 
     def name_of(self, ds, split):
         "What a split is called in results"

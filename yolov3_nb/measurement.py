@@ -53,7 +53,8 @@ class Measurement(Settings):
     def __post_init__(self):
         super().__post_init__()
         if self.detections and self.save_detections:
-            raise InputError('save_detections goes with weights: those of detections are in a file.')
+            raise InputError('save_detections goes with weights: those of detections are in a '
+                             'file.')
         if self.detections and not Path(self.detections).exists():
             raise InputError(f'detections {self.detections} are not there: give a JSON file, a '
                              'folder of comp4_det_SPLIT_CLASS.txt, or one such file.')

@@ -135,7 +135,7 @@ def detection_records(
     dets:dict, # of `detect_images`
     classes:list, # names
 )->list: # a dict a detection, best first
-    "Detections as plain numbers and words; scale, anchor, row and column lead a heat map to the box"
+    "Detections as plain numbers and words; scale, anchor, row and column lead back to the cell"
     height, width = img.shape[:2]
     records = []
     for n, box in enumerate(dets['boxes'].tolist()):

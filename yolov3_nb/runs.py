@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['NEEDED', 'PACKAGES', 'KEPT', 'free_folder', 'new_run', 'new_folder', 'read_checkpoint', 'check_checkpoint',
            'epochs_done', 'versions_used', 'git', 'commit_used', 'record', 'results_file', 'read_result', 'split_name',
-           'data_name', 'none_for_nan', 'headline']
+           'data_name', 'headline']
 
 # %% ../nbs/23_runs.ipynb #imports-export
 import contextlib
 import datetime
-import math
 import os
 import platform
 import shlex
@@ -142,7 +141,7 @@ def git(*args):
     return done.stdout.strip() if done.returncode == 0 else None
 
 def commit_used()->str|None:
-    "The commit of the code that runs, with '+' when files differ from it; None outside a repository"
+    "The commit of the code that runs, with '+' when files differ from it; None where there is none"
     head = git('rev-parse', '--short=12', 'HEAD')
     if head is None:
         return None
@@ -227,10 +226,6 @@ def data_name(
 KEPT = ('class_acc', 'noobj_acc', 'obj_acc', 'map50', 'map50_11pt', 'map_coco', 'map_small',
         'map_medium', 'map_large', 'map50_001', 'map50_11pt_001', 'map_coco_001')
 
-def none_for_nan(values):
-    "A list of numbers, with None for those that could not be measured"
-    return [None if math.isnan(value) else value for value in values]
-
 def headline(
     figures:dict, # {split: figures of `evaluate`}
 )->dict: # the `metrics` of a results file
@@ -239,5 +234,4 @@ def headline(
     metrics = {key: last[key] for key in KEPT if key in last}
     for split in ('train', 'test'):
         metrics[f'{split}_loss'] = figures[split]['loss'] if split in figures else None
-    curves = last['by_threshold'] and {k: none_for_nan(v) for k, v in last['by_threshold'].items()}
-    return metrics | dict(ap50=last['ap50'], by_threshold=curves)
+    return metrics | dict(ap50=last['ap50'], by_threshold=last['by_threshold'])

@@ -44,7 +44,8 @@ def model_diagram(
         preds = [' × '.join(map(str, p.shape[1:])) for p in twin(x)]
     left, right = max(map(len, maps)), max(map(len, preds))
     rows = []
-    for level, c, joint, p, kind in zip((5, 4, 3), maps, '┬┼┴', preds, ('large', 'medium', 'small')):
+    kinds = 'large', 'medium', 'small'
+    for level, c, joint, p, kind in zip((5, 4, 3), maps, '┬┼┴', preds, kinds):
         rows.append(f'c{level} {c:<{left}} ──{joint}── set{level} ── head{level} ── '
                     f'{p:<{right}}  {kind} objects')
     return DIAGRAM.format(size=size, width=model.width, rows=rows, up=' ' * rows[0].index('┬'))
@@ -80,7 +81,7 @@ def space_card(
     result:dict=None, # what a file in results/ holds; None: not measured
     about:str='', # what it was trained on, with {n} for the number of classes
 )->str: # the content of the Space's README.md
-    "What the Space says of itself: front matter, network, figures, classes; every figure comes from `result`"
+    "What the Space says of itself; every figure comes from `result`"
     from yolov3_nb.app import LIMITS
     from yolov3_nb.model import count_parameters
     metrics = result['metrics'] if result else {'ap50': {}}
@@ -97,12 +98,14 @@ def space_card(
         minutes=LIMITS['keep'] / 60)
 
 # %% ../nbs/29_space.ipynb #space-parts
-SPACE_APP = '''"The app of the course yolov3_nb as a Hugging Face Space. Written by yolov3_app --make_space, not by hand."
-import os, sys
+SPACE_APP = '''"The app of the course yolov3_nb as a Space, written by yolov3_app --make_space."
+import os
+import sys
 from pathlib import Path
 
 here = Path(__file__).resolve().parent
-# The library is Python only, which runs out of its wheel; a Space installs requirements.txt before this file is there.
+# The library is Python only, which runs out of its wheel;
+# a Space installs requirements.txt before the wheel is there.
 sys.path.insert(0, str(next(here.glob('yolov3_nb-*.whl'))))
 from yolov3_nb.app import serve
 
@@ -132,7 +135,8 @@ def packed_files(
     root:Path, # of the clone
 )->list: # paths relative to it
     "What goes into the wheel: the library, and what setup.py reads"
-    files = [root/name for name in ('settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE')]
+    names = 'settings.ini', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE'
+    files = [root/name for name in names]
     files += sorted((root/'yolov3_nb').glob('*.py'))
     files += sorted((root/'yolov3_nb'/'templates').glob('*'))
     return [file.relative_to(root) for file in files]
@@ -170,8 +174,8 @@ def weights_files(
     for name in WEIGHTS_FILES:
         file = Path(folder)/name
         if file.is_symlink():
-            raise InputError(f'{file} is a link, and only files of the weights folder are passed on: '
-                             'put the file itself there.')
+            raise InputError(f'{file} is a link, and only files of the weights folder are passed '
+                             'on: put the file itself there.')
         if file.is_file():
             found[name] = file.read_bytes()
     return found
@@ -191,16 +195,14 @@ def make_space(
     result:str|Path=None, # file of results; None: the run's own, where there is one
     about:str=None, # what it was trained on, with {n} for the number of classes; ToyVOC unless told
 )->list: # paths of all files, relative to the folder
-    "Write the whole Space: app.py, requirements.txt, README.md, the library's wheel and the weights"
-    from yolov3_nb.app import TOY, describe
+    "Write the whole Space: app.py, requirements.txt, README.md, wheel and weights"
+    from yolov3_nb.app import TOY
     from yolov3_nb.model import YOLOv3
-    model, folder = YOLOv3.from_pretrained(weights), Path(folder)
+    model, folder, app = YOLOv3.from_pretrained(weights), Path(folder), SPACE_APP
+    if about is not None:
+        app = app.replace("'127.0.0.1'))", f"'127.0.0.1'), about={about!r})")
     result = read_result(result) if result else measured_result(weights)
-    if result:   # what was measured is said, whatever else is
-        about = f'{about} {describe(model, result)}' if about else describe(model, result)
-    about = (about or TOY).replace('{n}', str(model.num_classes))
-    app = SPACE_APP.replace("'127.0.0.1'))", f"'127.0.0.1'),\n      about={about!r})")
-    card = space_card(model, result, about.replace('{', '{{').replace('}', '}}'))
+    card = space_card(model, result, TOY if about is None else about)
     files = {'app.py': app.encode(), 'requirements.txt': space_requirements().encode(),
              'README.md': card.encode()}
     with tempfile.TemporaryDirectory() as tmp:
