@@ -127,9 +127,9 @@ def test_metrics_hold_no_float64_where_the_gpu_knows_none(monkeypatch):
     assert all(state.dtype in (torch.float32, torch.int64) for state in states)
 
 def test_the_command_on_two_devices_writes_one_run(folder):
-    flags = ('--data toy --size 64 --width 0.0625 --epochs 1 --batch 4 --workers 0 --val_every 1 '
-             '--no-progress --precision 32-true --out run --accelerator cpu --devices 2 '
-             '--strategy ddp').split()
+    flags = ['--data', 'toy', '--size', '64', '--width', '0.0625', '--epochs', '1', '--batch', '4',
+             '--workers', '0', '--val_every', '1', '--no-progress', '--precision', '32-true',
+             '--out', 'run', '--accelerator', 'cpu', '--devices', '2', '--strategy', 'ddp']
     done = subprocess.run(['yolov3_train', *flags], cwd=folder, capture_output=True, text=True,
                           timeout=300, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr[-3000:]

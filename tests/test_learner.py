@@ -15,19 +15,8 @@ from yolov3_nb.learner import make_callbacks
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TEN_LINES = '''
-from yolov3_nb import Learner, Recipe, YOLOv3, make_toyvoc, show_boxes
-
-learner = Learner(make_toyvoc('toyvoc'), Recipe(epochs=12, lr=8e-3, rect=True))
-learner.fit()                                         # Lightning: learner.trainer, learner.module
-print(learner.evaluate()['map50'])
-img, target = learner.data.test_ds[0]
-found = learner.predict(img)
-show_boxes(img, found['boxes'], found['labels'], found['scores'])
-learner.report()                                      # one page with all of it
-model = YOLOv3.from_pretrained(learner.save('toy-weights'))
-heat = learner.explain(img)                           # what it looked at, drawn over the image
-'''
+README = (ROOT/'README.md').read_text(encoding='utf-8')
+TEN_LINES = re.search(r'^```python\n(.*?)^```', README, re.M | re.S)[1]
 TINY = {  # the same lines on twenty images, at the size of a stamp
     "make_toyvoc('toyvoc')": "make_toyvoc('toyvoc', n_trainval=20, n_test=6, progress=False)",
     'epochs=12, lr=8e-3, rect=True': 'epochs=1, size=64, width=.0625, batch=4, workers=0, '

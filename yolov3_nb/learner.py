@@ -26,8 +26,9 @@ from .data import draw_boxes, find_devkit, find_faults
 from .files import (
     InputError, check_writable, read_image, read_json, remove_empty, write_json, write_whole)
 from .networks import choose_precision, open_weights, save_weights
-from .recipe import (
-    Recipe, check_resumed, read_classes, read_lambdas, read_recipe, read_seconds)
+from yolov3_nb.recipe import (
+    Recipe, check_resumed, read_classes, read_lambdas, read_milestones, read_recipe,
+    read_seconds)
 from .report import figure_bytes, read_curves, run_figures, write_report
 from yolov3_nb.runs import (
     check_checkpoint, data_name, epochs_done, headline, new_run, read_checkpoint, record,
@@ -263,7 +264,7 @@ def make_callbacks(
     "What watches a run: log, images, mAP, averages, checkpoints and its end"
     from pytorch_lightning.callbacks import LearningRateMonitor, TQDMProgressBar
     from yolov3_nb.evaluation import MAPCallback
-    from yolov3_nb.durable import Interruptible, checkpoints
+    from yolov3_nb.durable import Interruptible, Milestones, checkpoints
     from yolov3_nb.training import EMA, EpochLog, PredictionImages
     callbacks = [EpochLog(recipe.train_every), PredictionImages(run/'images', recipe.images_every),
                  LearningRateMonitor('step')]
@@ -274,6 +275,8 @@ def make_callbacks(
                                      workers=recipe.workers))
     if recipe.ema:
         callbacks.append(EMA(recipe.ema, every=4))
+    if recipe.milestones:
+        callbacks.append(Milestones(run, read_milestones(recipe.milestones)))
     return [*callbacks, *checkpoints(run, val=bool(recipe.val)),
             Interruptible(run, read_seconds(recipe.max_time))]
 
@@ -622,6 +625,14 @@ class Learner:
             write_json(results_file(results), self.result)
         return self.run/'report.html'
 
+    def images_seen(self)->int:
+        "How many training images the steps of the optimiser have used, over all devices"
+        steps = self.trainer.global_step
+        if self._checkpoint is not None:
+            steps = max(steps, self._checkpoint['global_step'])
+        a_batch = min(self.recipe.batch, len(self.data.train_ds))
+        return steps * a_batch * self.recipe.accumulate * self.trainer.world_size
+
     def _make_record(self, name):
         "What a file in results/ holds"
         data = {}
@@ -635,7 +646,7 @@ class Learner:
         return record(
             name, self.command, self.model, data, headline(self.figures),
             (time.time() - self.start) / 60, self.recipe.seed, self.trainer.precision,
-            settings=asdict(self.recipe), splits=splits)
+            settings=asdict(self.recipe), splits=splits, images_seen=self.images_seen())
 
     def _name_of(self, ds, split):
         "What a split is called in results"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'MAX_SIZE', 'PRESETS', 'RENAMED', 'setting', 'kinds_of', 'has_kind', 'check_range', 'check_text',
-           'check_value', 'Settings', 'read_sets', 'read_lambdas', 'read_seconds', 'read_classes', 'check_side',
-           'Recipe', 'recipe_from', 'read_recipe', 'check_resumed', 'settings_table']
+           'check_value', 'Settings', 'read_sets', 'read_lambdas', 'read_seconds', 'read_milestones', 'read_classes',
+           'check_side', 'Recipe', 'recipe_from', 'read_recipe', 'check_resumed', 'settings_table']
 
 # %% ../nbs/21_recipe.ipynb #imports-export
 import math
@@ -161,6 +161,18 @@ def read_seconds(
     units = 86400, 3600, 60, 1
     return sum(int(n) * unit for n, unit in zip(text.split(':'), units))
 
+# %% ../nbs/21_recipe.ipynb #read-milestones
+def read_milestones(
+    text:str|None, # such as '100000,200000'; None: none
+)->tuple: # whole numbers, rising
+    "The numbers of images that a setting names; `InputError` for anything else"
+    parts = [part.strip() for part in (text or '').split(',') if part.strip()]
+    if not all(part.isdecimal() and part.isascii() and 0 < int(part) < 2**53 for part in parts):
+        raise InputError(f'milestones {ascii(text)[:60]} are no numbers of images: '
+                         'write whole numbers with commas, such as 100000,200000.')
+    return tuple(sorted({int(part) for part in parts}))
+
+
 # %% ../nbs/21_recipe.ipynb #read_classes
 def read_classes(
     text:str|None, # names with commas between, or a file with one a line; None: VOC's
@@ -298,6 +310,10 @@ class Recipe(Settings):
         None, 'run',
         'stop after DD:HH:MM:SS, with weights, and with a checkpoint to go on from; a resumed '
         'run has it anew', check=read_seconds)
+    milestones:str|None = setting(
+        None, 'run',
+        'numbers of images seen, with commas, at which the weights and a checkpoint are kept',
+        check=read_milestones)
     progress:bool = setting(True, 'run', 'show progress bars')
     checkpoint:str = setting(
         'last', 'run',

@@ -6,8 +6,8 @@
 __all__ = ['SCHEDULES', 'DATA_MODULES', 'Pictures', 'decay_groups', 'wsd_factor', 'cosine_factor', 'make_schedule',
            'check_finite', 'GridAccuracies', 'OriginalLoss', 'LitYOLOv3', 'EpochSampler', 'DetectionDataModule',
            'voc_split', 'VOCDataModule', 'accuracy_lines', 'EpochLog', 'PredictionImages', 'EMA', 'Interruptible',
-           'Milestones', 'WholeEpochs', 'checkpoint_left', 'checkpoints', 'due', 'final_model', 'whole_epoch',
-           'deal_batches', 'resize_batch', 'trim_batch']
+           'Milestones', 'WholeEpochs', 'checkpoints', 'due', 'final_model', 'whole_epoch', 'deal_batches',
+           'resize_batch', 'trim_batch']
 
 # %% ../nbs/08_training.ipynb #imports-export
 import math
@@ -27,16 +27,17 @@ from torch.utils.data import DataLoader, DistributedSampler
 from .anchors import encode
 from .augment import DetectionDataset, collate, test_transform, train_transform
 from .data import InputError, VOCDataset, draw_boxes, without_bad
-from .durable import (Interruptible, Milestones, WholeEpochs, checkpoint_left, checkpoints,
-                               due, final_model, start_worker, whole_epoch)
+from .durable import Milestones, WholeEpochs  # noqa: F401, handed on
+from .durable import (Interruptible, checkpoints, due, final_model, start_worker,
+                               whole_epoch)
 from .loading import (complete_dataset, deal_batches, group_by_shape, input_size,
                                letterbox_shape, resize_batch, trim_batch)
 from .loss import grid_accuracies, grid_counts, original_loss, yolo_loss
 from .model import YOLOv3, detect, eval_mode
 from .toyvoc import VOC_CLASSES
 
-_all_ = ['Interruptible', 'Milestones', 'WholeEpochs', 'checkpoint_left', 'checkpoints', 'due',
-         'final_model', 'whole_epoch', 'deal_batches', 'resize_batch', 'trim_batch']
+_all_ = ['Interruptible', 'Milestones', 'WholeEpochs', 'checkpoints', 'due', 'final_model',
+         'whole_epoch', 'deal_batches', 'resize_batch', 'trim_batch']
 
 # %% ../nbs/08_training.ipynb #decay-groups
 def decay_groups(
@@ -243,7 +244,7 @@ class LitYOLOv3(L.LightningModule):
     def on_test_epoch_end(self):
         self.on_validation_epoch_end('test')
 
-    def predict_step(self, batch, batch_idx):
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
         "Detections of a batch, one dict an image, in pixels of the network's input."
         xb = batch[0] if isinstance(batch, (tuple, list)) else batch
         return detect(self(xb), self.model)
