@@ -140,7 +140,7 @@ def test_a_compiled_network_is_measured_and_explained_as_it_was_saved(tmp_path):
     learner = Learner(run=tmp_path)
     learner.module = SimpleNamespace(model=model)
     learner.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device='cpu'))
-    learner.keep_weights()
+    learner._keep_weights()
     assert model._compiled_call_impl and not learner.model._compiled_call_impl
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), learner.model.state_dict().values()))
 

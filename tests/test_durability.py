@@ -28,7 +28,7 @@ flags = ['--size', '64', '--width', '0.0625', '--epochs', '3', '--batch', '4', '
 def finish(self): # what follows the training is not what may be lost here
     (self.run/'spent').write_text(str(time.time() - self.start))
     sys.exit(0)
-Learner.keep_weights = finish
+Learner._keep_weights = finish
 
 def make_older(file):
     "As if it had trained an hour longer."

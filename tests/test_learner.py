@@ -43,6 +43,14 @@ def test_the_front_door_leads_somewhere(name):
     assert name in dir(yolov3_nb)
     assert inspect.getdoc(value)
 
+@pytest.mark.parametrize('name, says', [
+    ('Learner', 'data: data module'), ('Recipe', 'size: side of the square input in pixels'),
+    ('detect_images', 'imgs: images (H, W, 3) uint8'), ('evaluate', 'dataset: '),
+    ('YOLOv3', 'x: '), ('VOCDataset', 'root: '), ('make_toyvoc', 'n_trainval: ')])
+def test_help_says_what_the_arguments_are(name, says):
+    import pydoc
+    assert says in pydoc.render_doc(getattr(yolov3_nb, name), renderer=pydoc.plaintext)
+
 def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match='no_such_name'):
         yolov3_nb.no_such_name

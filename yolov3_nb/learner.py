@@ -412,18 +412,21 @@ class Learner:
         return self.folder
 
     @cached_property
-    def data(self): # the data module, set up
+    def data(self):
+        "The data module, set up"
         return make_data(self.recipe, self.given)
 
     @cached_property
-    def trainer(self): # Lightning's `Trainer`
+    def trainer(self):
+        "Lightning's `Trainer`"
         return make_trainer(self.recipe, self.run)
 
     @cached_property
-    def module(self): # the `LitYOLOv3` that is trained
+    def module(self):
+        "The `LitYOLOv3` that is trained"
         import pytorch_lightning as L
         dm, device = self.data, self.trainer.strategy.root_device
-        network = start_network(self.recipe) if self.checkpoint is None else None
+        network = start_network(self.recipe) if self._checkpoint is None else None
         if network is not None:
             self.recipe = replace(self.recipe, width=network.width)
         L.seed_everything(self.recipe.seed, workers=True, verbose=False)
@@ -457,85 +460,86 @@ class Learner:
         "Train, or go on where the run was interrupted; the weights go into the run folder"
         if self.model is not None:
             return True
-        if self.resumed and self.is_finished():
+        if self.resumed and self._is_finished():
             print(f'{self.run} is finished, and stays as it is.', flush=True)
-            self.reopen()
+            self._reopen()
             return True
         self.prepare()
         if self.leads:
-            self.say_what_begins()
-        last = self.checked_checkpoint()
-        if last and epochs_done(self.checkpoint) >= self.recipe.epochs:
-            return self.end_with(self.checkpoint)
+            self._say_what_begins()
+        last = self._checked_checkpoint()
+        if last and epochs_done(self._checkpoint) >= self.recipe.epochs:
+            return self._end_with(self._checkpoint)
         if not train_epochs(self.trainer, self.module, self.data, self.run, last):
             return False
         self.start -= interruptible(self.trainer).before  # spent before it was interrupted
         if not self.trainer.is_global_zero:
             return self.trainer.current_epoch >= self.recipe.epochs
-        return self.end()
+        return self._end()
 
-    def say_what_begins(self):
+    def _say_what_begins(self):
         "One line before the first step"
         r = self.recipe
         print(f'{len(self.data.train_ds)} images, {r.epochs} epochs, width {r.width}, '
               f'{r.size} pixels, seed {r.seed} → {self.run}', flush=True)
 
     @cached_property
-    def checkpoint(self): # content of last.ckpt; None for a run that starts
+    def _checkpoint(self):
+        "Content of last.ckpt; None for a run that starts"
         last = self.run/'last.ckpt'
         return read_checkpoint(last) if self.resumed and last.exists() else None
 
-    def checked_checkpoint(self):
+    def _checked_checkpoint(self):
         "The file to go on from; None for a run that starts"
         last = self.run/'last.ckpt'
-        if self.checkpoint is not None:
-            check_checkpoint(last, self.checkpoint, self.module, bool(self.recipe.ema))
+        if self._checkpoint is not None:
+            check_checkpoint(last, self._checkpoint, self.module, bool(self.recipe.ema))
             return last
         if self.resumed:
             print(f'No checkpoint of {self.run} was written: it starts again from its settings.',
                   flush=True)
         return None
 
-    def end_with(self, found):
+    def _end_with(self, found):
         "End a run whose epochs are all done with the weights in its checkpoint"
         self.module.load_state_dict(found['state_dict'])
         self.start -= found['callbacks'].get('Interruptible', {}).get('seconds', 0.)
-        return self.keep_weights()
+        return self._keep_weights()
 
-    def end(self):
+    def _end(self):
         "After training: say where it stopped, and keep the weights"
         from yolov3_nb.durable import whole_epoch
         trainer = self.trainer
         whole = whole_epoch(trainer)
         done = whole and trainer.current_epoch >= self.recipe.epochs
         if done:
-            return self.keep_weights()
+            return self._keep_weights()
         folder = save_weights(self.module.model, self.run/'weights', self.recipe.half)
         print(f'\nStopped in epoch {trainer.current_epoch - (not whole)}, at step '
               f'{trainer.global_step}. Weights so far: {folder}. '
               f'Go on with: yolov3_train --resume {self.run}', file=sys.stderr)
         return False
 
-    def keep_weights(self):
+    def _keep_weights(self):
         "Write the weights folder of the run, and open it: what is measured is what is saved"
         best = self.run/'best.ckpt'
         if self.recipe.checkpoint == 'best' and best.exists():
             self.module.load_state_dict(read_checkpoint(best)['state_dict'])
         save_weights(self.module.model.eval(), self.run/'weights', self.recipe.half)
-        self.reopen()
+        self._reopen()
         return True
 
-    def is_finished(self)->bool:
+    def _is_finished(self)->bool:
         "Whether the run was trained and measured to its end"
         files = self.run/'weights'/'config.json', self.run/'metrics.json', self.run/'report.html'
-        if self.checkpoint is None or not all(file.exists() for file in files):
+        if self._checkpoint is None or not all(file.exists() for file in files):
             return False
-        if epochs_done(self.checkpoint) < self.recipe.epochs:
+        if epochs_done(self._checkpoint) < self.recipe.epochs:
             return False
         self.result = read_json(self.run/'metrics.json', 'record')
         return True
 
-    def reopen(self):
+    def _reopen(self):
         "Open the weights of the run; hooks would see nothing of a compiled network"
         import torch
         from yolov3_nb.model import YOLOv3
@@ -543,7 +547,7 @@ class Learner:
         device = self.trainer.strategy.root_device
         self.model.to(device, memory_format=torch.channels_last)
 
-    def trained(self):
+    def _trained(self):
         "The trained network; `InputError` before there is one"
         if self.model is None:
             raise InputError('There is no trained network yet: call fit() first.')
@@ -554,7 +558,7 @@ class Learner:
     )->dict: # as `evaluate` of chapter 09 gives it, of the last split; all are in `figures`
         "Every figure of the trained network, on plain images in full precision"
         from yolov3_nb.evaluation import evaluate
-        model = self.trained()
+        model = self._trained()
         there = [s for s in ('train', 'val', 'test') if getattr(self.data, f'{s}_ds')]
         if split is not None and split not in there:
             raise InputError(f'There is no split {split!r} to evaluate on: '
@@ -576,13 +580,13 @@ class Learner:
     ): # a dict for one image, a list of dicts for a list
         "What the network finds: boxes (N, 4) xyxy in pixels of the image, scores (N,), labels (N,)"
         from yolov3_nb.export import detect_images
-        model, many = self.trained(), isinstance(images, (list, tuple))
-        images = [self.opened(image) for image in (images if many else [images])]
+        model, many = self._trained(), isinstance(images, (list, tuple))
+        images = [self._opened(image) for image in (images if many else [images])]
         found = detect_images(model, images, **request)
         return found if many else found[0]
 
     @staticmethod
-    def opened(image):
+    def _opened(image):
         "An image that may be a path"
         return read_image(image) if isinstance(image, (str, os.PathLike)) else image
 
@@ -594,7 +598,7 @@ class Learner:
     ): # (H, W, 3) uint8
         "What the network looked at for one of its detections, drawn over the image"
         from yolov3_nb.gradcam import heat_map, overlay
-        model, img = self.trained(), self.opened(image)
+        model, img = self._trained(), self._opened(image)
         found = self.predict(img, **request)
         if not 0 <= number < len(found['scores']):
             raise InputError(f"There are {len(found['scores'])} detections, and none has the "
@@ -611,9 +615,9 @@ class Learner:
             if 'train' not in self.figures:  # which an evaluation of all splits begins with
                 self.evaluate()
             name = results_file(results).stem if results else self.run.name
-            self.result = self.make_record(name)
+            self.result = self._make_record(name)
             figures = run_figures(
-                read_curves(self.run), self.result['metrics']['by_threshold'], self.trained(),
+                read_curves(self.run), self.result['metrics']['by_threshold'], self._trained(),
                 self.data.test_ds, self.found)
             write_json(self.run/'metrics.json', self.result)
             write_report(self.run, self.result, asdict(self.recipe), figures)
@@ -624,17 +628,17 @@ class Learner:
     def images_seen(self)->int:
         "How many training images the steps of the optimiser have used, over all devices"
         steps = self.trainer.global_step
-        if self.checkpoint is not None:
-            steps = max(steps, self.checkpoint['global_step'])
+        if self._checkpoint is not None:
+            steps = max(steps, self._checkpoint['global_step'])
         a_batch = min(self.recipe.batch, len(self.data.train_ds))
         return steps * a_batch * self.recipe.accumulate * self.trainer.world_size
 
-    def make_record(self, name):
+    def _make_record(self, name):
         "What a file in results/ holds"
         data = {}
         for split in ('train', 'val', 'test'):
             ds = getattr(self.data, f'{split}_ds')
-            data[split] = self.name_of(ds, split) if ds else None
+            data[split] = self._name_of(ds, split) if ds else None
             data[f'n_{split}'] = len(ds) if ds else 0
         long = 'by_threshold', 'ap50', 'ap50_001'
         splits = {split: {key: value for key, value in figures.items() if key not in long}
@@ -644,7 +648,7 @@ class Learner:
             (time.time() - self.start) / 60, self.recipe.seed, self.trainer.precision,
             settings=asdict(self.recipe), splits=splits, images_seen=self.images_seen())
 
-    def name_of(self, ds, split):
+    def _name_of(self, ds, split):
         "What a split is called in results"
         if hasattr(ds, 'annotation_path'):
             return data_name(ds, self.recipe.sets(split))
@@ -654,4 +658,4 @@ class Learner:
         folder:str|Path=None, # of the weights; None: weights/ in the run folder
     )->Path: # the folder, which `YOLOv3.from_pretrained` opens
         "Save the trained network: config.json and model.safetensors"
-        return save_weights(self.trained(), folder or self.run/'weights', self.recipe.half)
+        return save_weights(self._trained(), folder or self.run/'weights', self.recipe.half)
