@@ -1249,7 +1249,12 @@ def _workbench():
     "The names that a cell of a chapter may use."
     names = {'torch': torch, 'Tensor': Tensor, 'F': torch.nn.functional, 'nn': torch.nn, 'math': math}
     for module in ('toyvoc', 'data', 'augment', 'boxes', 'anchors', 'model', 'loss', 'lr_finder'): exec(f'from yolov3_nb.{module} import *', names)
-    return names | {'np': importlib.import_module('numpy'), 'ElementTree': importlib.import_module('defusedxml.ElementTree')}
+    lightning = importlib.import_module('pytorch_lightning')
+    return names | {
+        'np': importlib.import_module('numpy'),
+        'ElementTree': importlib.import_module('defusedxml.ElementTree'),
+        'L': lightning, 'Callback': lightning.Callback,
+        'DataLoader': torch.utils.data.DataLoader}
 
 def check_all(
     folder:str|Path, # of notebooks 01_….ipynb, 02_….ipynb and so on, with your answers in them
