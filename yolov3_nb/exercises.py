@@ -788,7 +788,8 @@ def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=
 
 def _loss_lists():
     flat = [1.] * 10
-    return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), ([5., 20.] + flat + [3., 12.], 2.),
+    return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), (flat + [1.9, 3.5], 2.),
+            ([5., 20.] + flat + [3., 12.], 2.),
             ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.)]
 
 EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
@@ -831,11 +832,11 @@ EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The loop takes absolute errors, not squares.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #curve
-def _verdicts(low='A', leak='B', over='C', high='D'):
-    "What is the matter with four runs."
-    return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}
+def _verdict(run, low='A', leak='B', over='C', high='D'):
+    "What is the matter with one of four runs."
+    return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}[run]
 
-EXERCISES['08_curve'] = Exercise(_verdicts, cases=lambda: [()], mistakes={
+EXERCISES['08_curve'] = Exercise(_verdict, cases=lambda: [('C',), ('D',), ('A',), ('B',)], mistakes={
     'B and C have changed places: which curve lies above the other? In a leak it is the training loss, since augmented images are harder.':
         dict(leak='C', over='B'),
     'A and D have changed places: too high a rate leaps, too low a rate creeps.': dict(low='D', high='A'),
