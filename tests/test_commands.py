@@ -92,7 +92,7 @@ def write_report(path):
 
 def write_detections(path):
     from yolov3_nb.errors import write_detections
-    none = dict(image=torch.zeros(300), labels=torch.zeros(300), scores=torch.ones(300), boxes=torch.rand(300, 4))
+    none = dict(image=torch.zeros(300).long(), labels=torch.zeros(300).long(), scores=torch.ones(300), boxes=torch.rand(300, 4))
     return write_detections(path.parent, none, ['a'], ('dog',))
 
 def write_examples(path):

@@ -81,7 +81,7 @@ import sys, time
 from yolov3_nb import cli, prediction
 read = prediction.read_image
 def slowly(file):
-    if 'b' in file.name:
+    if file.name == 'c.jpg':
         print('waiting', flush=True)
         time.sleep(60)
     return read(file)
@@ -91,9 +91,9 @@ cli.predict(sys.argv[1:])
 
 def test_a_prediction_that_is_terminated_leaves_tables_of_what_was_done(tmp_path):
     from PIL import Image
-    for name in 'ab':
+    for name in 'abc':  # b waits for c, which says whether its batch is full
         Image.new('RGB', (64, 48)).save(tmp_path/f'{name}.jpg')
-    args = [sys.executable, '-c', SLOW, str(tmp_path/'a.jpg'), str(tmp_path/'b.jpg'),
+    args = [sys.executable, '-c', SLOW, *(str(tmp_path/f'{name}.jpg') for name in 'abc'),
             '--batch', '1', '--no-progress', '--weights', str(ROOT/'weights'/'toy'),
             '--out', str(tmp_path/'out')]
     env = os.environ | {'PYTHONPATH': str(ROOT)}

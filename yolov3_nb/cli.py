@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PREDICT_EXAMPLES', 'WEIGHTS_HELP', 'EXPORT_EXAMPLES', 'APP_EXAMPLES', 'print_figures', 'make_learner', 'train',
            'eval_parser', 'evaluate_weights', 'predict_parser', 'predict', 'export_parser', 'export_weights',
-           'data_parser', 'data_toy', 'data_download', 'data_inspect', 'data_import', 'data', 'app_parser', 'ask',
-           'run_app', 'check_exercises']
+           'data_parser', 'add_import', 'data_toy', 'data_download', 'data_inspect', 'data_import', 'data',
+           'app_parser', 'ask', 'run_app', 'check_exercises']
 
 # %% ../nbs/30_cli.ipynb #imports-export
 import argparse
@@ -224,6 +224,13 @@ def data_parser()->FlagParser:
                       help='class names, with commas, or a file with one a line')
     look.add_argument('--page', type=text_flag, default='inspect.html', metavar='FILE',
                       help='the page (default: inspect.html)')
+    add_import(sub)
+    return p
+
+def add_import(
+    sub, # of the subcommands
+):
+    "The flags of `yolov3_data import`"
     take = sub.add_parser('import', help='write any folder of images and labels as a VOC devkit',
                           description='Find out how a folder holds images and labels (VOC, COCO or '
                           'YOLO, split or not), and write it as a VOC devkit into a new folder.')
@@ -235,7 +242,6 @@ def data_parser()->FlagParser:
                       'or a file with one a line; others are ignored (default: all)')
     take.add_argument('--skip_bad', action='store_true',
                       help='leave out, and name, images that cannot be used')
-    return p
 
 # %% ../nbs/30_cli.ipynb #data
 def data_toy(

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['FULL', 'feeding', 'holds_devkit', 'module_of_folder', 'read_data', 'make_data', 'refuse_bad', 'check_enough',
            'choose_anchors', 'start_network', 'begin_from', 'make_module', 'find_rate', 'quieten', 'first_sentence',
-           'make_callbacks', 'make_trainer', 'interruptible', 'keep_log', 'train_epochs', 'with_absolute_paths',
-           'Learner']
+           'keep_memory', 'make_callbacks', 'make_trainer', 'interruptible', 'keep_log', 'train_epochs',
+           'with_absolute_paths', 'Learner']
 
 # %% ../nbs/25_learner.ipynb #imports-export
+import ctypes
 import errno
 import logging
 import os
@@ -256,6 +257,16 @@ def first_sentence(
     text = re.split(r'(?<=[^.\s])\.\s|\n', str(e).strip())[0].rstrip('.')
     return text[:300] or type(e).__name__
 
+# %% ../nbs/25_learner.ipynb #keep_memory
+def keep_memory():
+    "Let glibc keep the memory that one step frees for the next one; elsewhere nothing happens"
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: blocks of up to 32 MB, the most allowed, from the heap
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
+
 # %% ../nbs/25_learner.ipynb #make_callbacks
 def make_callbacks(
     recipe:Recipe,
@@ -290,6 +301,7 @@ def make_trainer(
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     quieten()
+    keep_memory()
     loggers = [CSVLogger(run, name='', version=''),
                TensorBoardLogger(run, name='tensorboard', version='')]
     try:

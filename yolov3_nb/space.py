@@ -196,13 +196,16 @@ def make_space(
     about:str=None, # what it was trained on, with {n} for the number of classes; ToyVOC unless told
 )->list: # paths of all files, relative to the folder
     "Write the whole Space: app.py, requirements.txt, README.md, wheel and weights"
-    from yolov3_nb.app import TOY
+    from yolov3_nb.app import TOY, describe
     from yolov3_nb.model import YOLOv3
-    model, folder, app = YOLOv3.from_pretrained(weights), Path(folder), SPACE_APP
-    if about is not None:
-        app = app.replace("'127.0.0.1'))", f"'127.0.0.1'), about={about!r})")
+    model, folder = YOLOv3.from_pretrained(weights), Path(folder)
     result = read_result(result) if result else measured_result(weights)
-    card = space_card(model, result, TOY if about is None else about)
+    if result:  # what was measured is said, whatever else is
+        about = f'{about} {describe(model, result)}' if about else describe(model, result)
+    about = (about or TOY).replace('{n}', str(model.num_classes))
+    about = about.replace('{', '{{').replace('}', '}}')  # app and card fill in the number again
+    app = SPACE_APP.replace("'127.0.0.1'))", f"'127.0.0.1'),\n      about={about!r})")
+    card = space_card(model, result, about)
     files = {'app.py': app.encode(), 'requirements.txt': space_requirements().encode(),
              'README.md': card.encode()}
     with tempfile.TemporaryDirectory() as tmp:
