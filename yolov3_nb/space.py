@@ -200,10 +200,12 @@ def make_space(
     from yolov3_nb.model import YOLOv3
     model, folder = YOLOv3.from_pretrained(weights), Path(folder)
     result = read_result(result) if result else measured_result(weights)
+    said = []
+    if about or not result:
+        said.append((about or TOY).format(n=model.num_classes))
     if result:  # what was measured is said, whatever else is
-        about = f'{about} {describe(model, result)}' if about else describe(model, result)
-    about = (about or TOY).replace('{n}', str(model.num_classes))
-    about = about.replace('{', '{{').replace('}', '}}')  # app and card fill in the number again
+        said.append(describe(model, result))
+    about = ' '.join(said).replace('{', '{{').replace('}', '}}')  # app and card format it again
     app = SPACE_APP.replace("'127.0.0.1'))", f"'127.0.0.1'),\n      about={about!r})")
     card = space_card(model, result, about)
     files = {'app.py': app.encode(), 'requirements.txt': space_requirements().encode(),
