@@ -853,9 +853,14 @@ def describe(
                 'judge it by what you see.')
     data, metrics = record['data'], record['metrics']
     kind = 'drawings' if from_drawings(record) else 'photographs'
-    text = (f"It knows {n} classes, and was trained on {data['n_train']:,} **{kind}** "
-            f"(`{data['train']}`). On {data['n_test']:,} others (`{data['test']}`) its mAP at "
-            f"IoU 0.5 is **{metrics['map50']:.2f}**")
+    text = f'It knows {n} classes'
+    if data.get('n_train'):
+        text += f", and was trained on {data['n_train']:,} **{kind}** (`{data['train']}`)"
+    measured = next((split for split in ('test', 'val') if data.get(f'n_{split}')), None)
+    if measured is None or metrics.get('map50') is None:
+        return f'{text}. How good it is was not measured: judge it by what you see.'
+    text += (f". On {data[f'n_{measured}']:,} others (`{data[measured]}`) its mAP at "
+             f"IoU 0.5 is **{metrics['map50']:.2f}**")
     ap = {k: v for k, v in (metrics.get('ap50') or {}).items() if v is not None}
     if len(ap) > 1:
         best, worst = max(ap, key=ap.get), min(ap, key=ap.get)

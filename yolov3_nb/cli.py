@@ -71,7 +71,7 @@ def train(argv=None):
     learner = make_learner(args)
     learner.command = command_line('yolov3_train', argv)
     done = learner.fit()
-    if not learner.leads or not done:
+    if not learner.leads or not done or not learner.trainer.is_global_zero:
         sys.exit(0 if done else 1)
     if learner.result is None:
         figures = learner.evaluate()

@@ -401,7 +401,8 @@ def check_resumed(
         return
     for f in fields(Recipe):
         old, new = getattr(recipe, f.name), getattr(changed, f.name)
-        if f.metadata['fixed'] and new != old:
+        longer = f.name == 'epochs' and recipe.schedule in ('wsd', 'constant')
+        if f.metadata['fixed'] and new != old and not longer:
             raise InputError(f'{f.name} {new} belongs to the start of a run, and {run} has {old}: '
                              'leave it out, or start a new run.')
 
