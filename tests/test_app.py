@@ -353,6 +353,15 @@ def test_the_space_holds_this_library_and_these_weights(space):
         assert (space/'weights'/name).read_bytes() == ours
 
 
+def test_what_was_not_measured_is_not_said(model):
+    data = dict(train=None, n_train=None, test='voc07-test', n_test=4952)
+    said = app_module.describe(model, dict(data=data, metrics=dict(map50=.5)))
+    assert 'trained on' not in said and '4,952 others' in said
+    assert 'not measured' in app_module.describe(model, dict(data=data, metrics=dict(map50=None)))
+    own = dict(train='pens-train', n_train=9, test=None, n_test=0, val='pens-val', n_val=3)
+    said = app_module.describe(model, dict(data=own, metrics=dict(map50=.5)))
+    assert 'On 3 others (`pens-val`)' in said
+
 def test_without_gradio_the_command_says_so():
     code = ("import sys; sys.modules['gradio'] = None\n"
             'from yolov3_nb.cli import run_app\nrun_app([])')

@@ -666,10 +666,10 @@ class Learner:
     )->Path: # report.html in the run folder
         "Write the record of the run as metrics.json, its figures and one page with all of it"
         if self.result is None:
-            missing = [split for split in ('train', 'val', 'test') if split not in self.figures
-                       and getattr(self.data, f'{split}_ds') is not None]
-            if missing:
-                self.evaluate(*missing)
+            for split in ('train', 'val', 'test'):
+                there = getattr(self.data, f'{split}_ds') is not None
+                if there and split not in self.figures:
+                    self.evaluate(split)
             name = results_file(results).stem if results else self.run.name
             self.result = self._make_record(name)
             figures = run_figures(
