@@ -126,8 +126,8 @@ def test_a_fork_links_to_itself(tool, tmp_path):
     subprocess.run('git init -q && git add .', shell=True, cwd=tmp_path, check=True)
     old = f"{CFG['user']}/{CFG['repo']}"
     changed = tool('repository').move(tmp_path, 'someone', 'a-detector')
-    assert {p.name for p in changed} == {'settings.ini', '_quarto.yml', '03_boxes.ipynb',
-                                         'pages.md'}
+    assert {p.name for p in changed} == {'settings.ini', 'README.md', '_quarto.yml',
+                                         '03_boxes.ipynb', 'pages.md'}
     cfg = tool('repository').settings(tmp_path)
     assert cfg['git_url'] == 'https://github.com/someone/a-detector'
     assert cfg['doc_host'] + cfg['doc_baseurl'] == 'https://someone.github.io/a-detector'
