@@ -192,9 +192,8 @@ class YOLOv3(nn.Module, WeightsFolder):
         self.class_activation = class_activation
         self.prior = prior
         self.frozen = ()  # names of parts that stay as they are, see `freeze`
-        if class_names is None:
-            class_names = default_names(self.num_classes)
-        self.class_names = check_names(class_names, self.num_classes)
+        names = default_names(self.num_classes) if class_names is None else class_names
+        self.class_names = check_names(names, self.num_classes)
         with torch.device('cpu'):  # real numbers, even where the layers are made on 'meta'
             if anchors is None:
                 anchors = scale_anchors(ANCHORS['voc'], self.image_size)
