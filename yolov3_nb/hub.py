@@ -157,9 +157,8 @@ def read_config(
     missing = [field for field in FIELDS if config.get(field) is None]
     unknown = [field for field in config if field not in FIELDS]
     if missing or unknown:
-        fault = f'has no {missing[0]}'
-        if not missing:
-            fault = f'has the unknown field {reprlib.repr(unknown[0])}'
+        fault = (f'has no {missing[0]}' if missing
+                 else f'has the unknown field {reprlib.repr(unknown[0])}')
         raise InputError(f'{file} does not describe a YOLOv3, it {fault}: '
                          'use the one that was saved with the weights.')
     return config
