@@ -23,7 +23,7 @@ let site, network, shown, first, stream, loaded;
 let images = 0;  // so many have been given; only the last of them is shown
 const ui = {state: $('.detector-state'), stage: $('.detector-stage'), network: $('.network'), bits: $('.bits'), known: $('.known'),
             rows: $('.detections tbody'), examples: $('.detector-examples')};
-ui.image = make('img', {alt: ''});
+ui.image = make('img', {alt: 'No image yet'});
 ui.stage.prepend(ui.image);
 
 function say(state, text) {
