@@ -242,13 +242,13 @@ EXERCISES['01_parts'] = Exercise(_own_boxes, cases=lambda: [
         dict(number=int)})
 
 # %% ../nbs/19_exercises.ipynb #counts
-def _class_counts(targets, num_classes, skip=True, only=False, pictures=False):
+def _class_counts(targets, num_classes, skip=True, only=False, images=False):
     "How many objects of each class an exam counts."
     counts = [0] * num_classes
     for t in targets:
         labels = [label for label, hard in zip(t['labels'].tolist(), t['difficult'].tolist())
                   if not skip or hard == only]
-        for label in (set(labels) if pictures else labels):
+        for label in (set(labels) if images else labels):
             counts[label] += 1
     return torch.tensor(counts)
 
@@ -267,7 +267,7 @@ EXERCISES['01_counts'] = Exercise(_class_counts, cases=lambda: [
     (_targets(([], []), ([2], [1])), 3), (_random_targets(40, 1), 20)], mistakes={
     'Difficult objects are counted, too: an exam leaves them out.': dict(skip=False),
     'You count the difficult objects, and leave out the others.': dict(only=True),
-    'You count a class once a picture: two dogs in one picture are two.': dict(pictures=True)})
+    'You count a class once an image: two dogs in one image are two.': dict(images=True)})
 
 # %% ../nbs/19_exercises.ipynb #small
 def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True):
@@ -282,15 +282,15 @@ EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     (torch.tensor([[0., 0, 40, 60], [5, 5, 25, 20], [0, 0, 90, 30]]), (320, 200), 160, 32),
     (torch.tensor([[10., 10, 30, 80]]), (100, 200), 416, 32),
     (_random_boxes(200, 11, side=300), (333, 500), 160, 32)], mistakes={
-    'The boxes are in pixels of their own picture: scale them first by size / longest side.':
+    'The boxes are in pixels of their own image: scale them first by size / longest side.':
         dict(scaled=False),
     'You took the shorter side of the box: small means that even the longer one is less than a '
     'cell.': dict(side=min),
-    'The letterbox scales by the *longest* side of the picture; you took the shorter one.':
+    'The letterbox scales by the *longest* side of the image; you took the shorter one.':
         dict(by=min),
-    'The letterbox scales by the longest side of the picture, which is not always the width.':
+    'The letterbox scales by the longest side of the image, which is not always the width.':
         dict(by=lambda hw: hw[1]),
-    'The letterbox scales by the longest side of the picture, which is not always the height.':
+    'The letterbox scales by the longest side of the image, which is not always the height.':
         dict(by=lambda hw: hw[0]),
     'A box exactly as long as a cell is no longer small: less than, not less or equal.':
         dict(strict=False)})
@@ -314,7 +314,7 @@ EXERCISES['01_guesser'] = Exercise(_guesser, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #unpad
 def _unpad(square, hw, turned=False, up=True, where='middle', cut=round):
-    "The part of a square that holds the picture."
+    "The part of a square that holds the image."
     h, w = hw[::-1] if turned else hw
     size = len(square)
     nh, nw = max(1, cut(h * size / max(h, w))), max(1, cut(w * size / max(h, w)))
@@ -331,11 +331,11 @@ EXERCISES['02_unpad'] = Exercise(_unpad, cases=lambda: [
     (torch.arange(16).reshape(4, 4), (7, 16)), (torch.arange(16).reshape(4, 4), (5, 16)),
     (torch.arange(16).reshape(4, 4), (30, 30)),
     (torch.arange(160 * 160).reshape(160, 160), (333, 500))], mistakes={
-    'Height and width have changed places: the border is above and below a wide picture, and '
+    'Height and width have changed places: the border is above and below a wide image, and '
     'beside a high one.': dict(turned=True),
-    'The picture lies in the middle of the square: it begins half of what is missing from the '
+    'The image lies in the middle of the square: it begins half of what is missing from the '
     'edge.': dict(where='first'),
-    'The picture lies in the middle of the square: you took the part at its end.':
+    'The image lies in the middle of the square: you took the part at its end.':
         dict(where='last'),
     'You take the same border off both ends. Where an odd number is missing, the far border has '
     'one more: take new_h rows from `top` on.': dict(up=False),
@@ -363,7 +363,7 @@ EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #turn
 def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False):
-    "Boxes of a picture that is turned clockwise by a quarter."
+    "Boxes of an image that is turned clockwise by a quarter."
     h, w = hw
     if by == 'width':
         h, w = w, h
@@ -385,10 +385,10 @@ EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
     (_random_boxes(40, 12, side=100), (333, 500))], mistakes={
     'Right and left have changed places: what was the lower edge is the left one now, so h - y2 '
     'comes first, then h - y1.': dict(swap=False),
-    'You turned counter-clockwise: clockwise, the top of the picture goes to the right.':
+    'You turned counter-clockwise: clockwise, the top of the image goes to the right.':
         dict(clockwise=False),
     'Edges are not pixels: a point at y goes to h - y, without a -1.': dict(last=1),
-    'What was down is left now, and that is measured by the *height* of the old picture; you took '
+    'What was down is left now, and that is measured by the *height* of the old image; you took '
     'the width.': dict(by='width'),
     'You changed x for y and no more. That is a reflection, and writing would be mirrored.':
         dict(flip=True)})
@@ -396,7 +396,7 @@ EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
 # %% ../nbs/19_exercises.ipynb #quarter
 def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=True, rule='area',
                   share=.25, least=2):
-    "Boxes of a picture that covers a quarter of a mosaic."
+    "Boxes of an image that covers a quarter of a mosaic."
     (h, w), (x1, y1, x2, y2), out = hw, quarter, []
     scale = cover((x2 - x1) / w, (y2 - y1) / h)
     dx, dy = ((x2 - x1 - w * scale) / 2, (y2 - y1 - h * scale) / 2) if centred else (0, 0)
@@ -423,9 +423,9 @@ EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
     (torch.tensor([[0., 0, 60, 80]]), (100, 200), (0, 0, 50, 50)),
     (torch.tensor([[60., 20, 62, 60]]), (100, 200), (0, 0, 50, 50)),
     (_random_boxes(60, 13, side=150, least=4), (120, 200), (30, 40, 160, 160))], mistakes={
-    'The picture must *cover* the quarter: of the two factors take the larger one.':
+    'The image must *cover* the quarter: of the two factors take the larger one.':
         dict(cover=min),
-    'The picture is cut on both sides alike: half of what is too much hangs over at each end.':
+    'The image is cut on both sides alike: half of what is too much hangs over at each end.':
         dict(centred=False),
     'The boxes are still counted from the corner of the quarter: move them to where it lies in the '
     'mosaic.': dict(moved=False),
@@ -715,7 +715,7 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
 # %% ../nbs/19_exercises.ipynb #shapes
 def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False,
                    joined=False):
-    "Shapes of the three outputs for one picture."
+    "Shapes of the three outputs for one image."
     out = []
     for stride in (32, 16, 8)[::order]:
         rows, cols = height // stride, (height if square else width) // stride
@@ -994,10 +994,10 @@ EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
         dict(twice=True)})
 
 # %% ../nbs/19_exercises.ipynb #steps
-def _total_steps(pictures, batch, devices, accumulate, epochs, share=True, full=True, rest=True,
+def _total_steps(images, batch, devices, accumulate, epochs, share=True, full=True, rest=True,
                  each=True, collect=True):
     "Steps of the optimiser in a run."
-    mine = pictures // devices if share else pictures
+    mine = images // devices if share else images
     batches = mine // batch if full else math.ceil(mine / batch)
     if not collect:
         accumulate = 1
@@ -1008,7 +1008,7 @@ def _total_steps(pictures, batch, devices, accumulate, epochs, share=True, full=
 EXERCISES['08_steps'] = Exercise(_total_steps, cases=lambda: [
     (80, 8, 1, 1, 5), (83, 8, 1, 1, 2), (1700, 16, 1, 4, 15), (1001, 8, 2, 1, 3),
     (1001, 8, 4, 3, 2)], mistakes={
-    'Each device has only its share of the pictures: divide by `devices` first.': dict(share=False),
+    'Each device has only its share of the images: divide by `devices` first.': dict(share=False),
     'The last batch of an epoch is dropped when it is not full: round the batches down.':
         dict(full=False),
     'At the end of an epoch a step is made of what has been collected: round the steps up.':
@@ -1056,12 +1056,12 @@ EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [
         min(d, (1 + n) / (10 + n)) if n else 1.})
 
 # %% ../nbs/19_exercises.ipynb #left
-def _still_to_come(n, size, seed, epoch, batches, by='both', skip='pictures', part='rest',
+def _still_to_come(n, size, seed, epoch, batches, by='both', skip='images', part='rest',
                    order=True):
     "The rest of an epoch's order."
     seed = {'both': seed + epoch, 'seed': seed, 'epoch': epoch}[by]
     perm = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    done = batches * (size if skip == 'pictures' else 1)
+    done = batches * (size if skip == 'images' else 1)
     left = perm[done:] if part == 'rest' else perm[:done]
     return left if order else left.sort().values
 
@@ -1069,9 +1069,9 @@ EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [
     (6, 2, 3, 4, 1), (10, 3, 1, 2, 2), (10, 3, 0, 0, 0), (12, 4, 5, 3, 3)], mistakes={
     'Each epoch has an order of its own: its seed is seed + epoch.': dict(by='seed'),
     'Each run has an order of its own, too: its seed is seed + epoch.': dict(by='epoch'),
-    'So many *batches* were seen, of `size` pictures each: leave batches * size out.':
+    'So many *batches* were seen, of `size` images each: leave batches * size out.':
         dict(skip='batches'),
-    'Those are the pictures that it has had; the others are wanted.': dict(part='seen'),
+    'Those are the images that it has had; the others are wanted.': dict(part='seen'),
     'In the order of the epoch: do not sort.': dict(order=False)})
 
 # %% ../nbs/19_exercises.ipynb #spikes
@@ -1338,7 +1338,7 @@ EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #layer
 def _layer_map(a, g, weigh='cell', cut='gradient', end=True, scaled=True, safe=True):
-    "LayerCAM of one picture, largest heat 1."
+    "LayerCAM of one image, largest heat 1."
     g = (g if weigh == 'cell' else g.mean((1, 2), keepdim=True) if weigh == 'mean'
          else torch.ones_like(g))
     g = {'gradient': g.clamp(min=0), 'product': g, 'abs': g.abs(), 'no': g}[cut]
@@ -1418,7 +1418,7 @@ EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #cover
 class _Net:
-    "A stand-in for a network: a function of pictures (B, C, H, W) with a name."
+    "A stand-in for a network: a function of images (B, C, H, W) with a name."
     def __init__(self, says, f):
         self.says, self.f = says, f
     def __call__(self, xb):
@@ -1429,7 +1429,7 @@ class _Net:
         return self
 
 def _occlusion(score, x, patch, by='mean', anew=True, shows='fall', cut=True, turned=False):
-    "How far the score falls when a patch is covered with the picture's mean colour."
+    "How far the score falls when a patch is covered with the image's mean colour."
     rows = x.shape[1] // patch
     cols = x.shape[2] // patch
     out = torch.zeros(x.shape[1] // patch, x.shape[2] // patch)
@@ -1456,15 +1456,15 @@ EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
     *((_Net('the largest sum of a column', lambda xb: xb.sum((1, 2)).amax(1)),
        torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(n)) * 9, 2) for n in (0, 1))],
                                      mistakes={
-    'Begin each time with the whole picture: your patches stay covered.': dict(anew=False),
-    'Black is a colour, too, and a network may like it: cover with the mean of the picture.':
+    'Begin each time with the whole image: your patches stay covered.': dict(anew=False),
+    'Black is a colour, too, and a network may like it: cover with the mean of the image.':
         dict(by='black'),
-    'One mean for each channel: the mean *colour* of the picture.': dict(by='grey'),
+    'One mean for each channel: the mean *colour* of the image.': dict(by='grey'),
     'You smear each patch with its own mean, so its colour stays: take the mean of the whole '
-    'picture.': dict(by='own'),
+    'image.': dict(by='own'),
     'That is the score which is left. The map shows how far it *falls*: high where the patch was '
     'needed.': dict(shows='left'),
-    'The sign is turned: the score of the whole picture comes first.': dict(shows='rise'),
+    'The sign is turned: the score of the whole image comes first.': dict(shows='rise'),
     'The fall itself is asked, not its share of the score.': dict(shows='share'),
     'Where the score rises, the patch spoke against it: cut the map at zero.': dict(cut=False),
     'The map lies on its side: rows go down, and come first.': dict(turned=True)})
@@ -1518,7 +1518,7 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
 # %% ../nbs/19_exercises.ipynb #batches
 def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True,
                   alone=True):
-    "Batches that keep both limits, in the order of the pictures."
+    "Batches that keep both limits, in the order of the images."
     out, part, total = [], [], 0
     for i, size in enumerate(sizes):
         if not alone and size > pixels:
@@ -1534,11 +1534,11 @@ EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
     ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9),
     ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
     'The last batch is still open when the loop ends: give it too.': dict(last=False),
-    'Ask before you add: with this picture the batch would have too many pixels.':
+    'Ask before you add: with this image the batch would have too many pixels.':
         dict(early=False),
-    'A batch has at most `most` pictures.': dict(by_number=False),
-    'A batch has at most `pixels` pixels, unless it is one picture alone.': dict(by_pixels=False),
-    'A picture that is too large for any batch gets one of its own: it must not get lost.':
+    'A batch has at most `most` images.': dict(by_number=False),
+    'A batch has at most `pixels` pixels, unless it is one image alone.': dict(by_pixels=False),
+    'An image that is too large for any batch gets one of its own: it must not get lost.':
         dict(alone=False)})
 
 # %% ../nbs/19_exercises.ipynb #int8
@@ -1573,7 +1573,7 @@ EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #app-original
 def _to_original(boxes, shown, original, axes='own', up=True, clip=True, edge=0):
-    "Boxes in the shown picture, in pixels of the original."
+    "Boxes in the shown image, in pixels of the original."
     (sh, sw), (h, w) = shown, original
     x, y = (w/sw, h/sh) if up else (sw/w, sh/h)
     x, y = {'own': (x, y), 'swapped': (y, x), 'width': (x, x)}[axes]
@@ -1592,7 +1592,7 @@ EXERCISES['11b_original'] = Exercise(_to_original, cases=lambda: [
         dict(axes='width'),
     'The other way round: shown over original is the share that makes a box of the original '
     'smaller.': dict(up=False),
-    'A box may stick out of the picture by rounding: clamp it.': dict(clip=False),
+    'A box may stick out of the image by rounding: clamp it.': dict(clip=False),
     'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.':
         dict(edge=1)})
 

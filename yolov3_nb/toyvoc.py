@@ -902,7 +902,7 @@ FIGURES = dict(zip(VOC_CLASSES, (aeroplane, bicycle, bird, boat, bottle, bus, ca
 
 # %% ../nbs/00_toyvoc.ipynb #draw-figure
 def draw_figure(
-    img:np.ndarray, # picture (H, W, 3) uint8; it is copied
+    img:np.ndarray, # image (H, W, 3) uint8; it is copied
     name:str, # one of `VOC_CLASSES`
     size:float, # longer side, pixels
     x:float, y:float, # middle, pixels
@@ -1243,7 +1243,7 @@ def put(r, img, name, draw, size, horizon, others, limit):
 
 # %% ../nbs/00_toyvoc.ipynb #scene
 def scene(r):
-    "One picture and its notes"
+    "One image and its notes"
     a, b = r.choice((288, 304, 320, 336)), r.choice((.62, .67, .75, .75, .75, .88, 1))
     w, h = (a, round(a*b)) if r.random() < .7 else (round(a*b), a)
     while True:
@@ -1362,8 +1362,8 @@ ANNOTATION = '''<annotation>
 '''
 
 # %% ../nbs/00_toyvoc.ipynb #write-picture
-def write_picture(devkit, image_id, img, notes):
-    "The JPEG and the XML of one picture; VOC counts pixels from 1 and names the last one inside"
+def write_image(devkit, image_id, img, notes):
+    "The JPEG and the XML of one image; VOC counts pixels from 1 and names the last one inside"
     voc, (h, w) = Path(devkit)/'VOC2007', img.shape[:2]
     Image.fromarray(img).save(voc/'JPEGImages'/f'{image_id}.jpg', quality=85, subsampling=0,
                               optimize=True)
@@ -1373,18 +1373,18 @@ def write_picture(devkit, image_id, img, notes):
                                                      encoding='utf-8')
 
 # %% ../nbs/00_toyvoc.ipynb #draw-pictures
-def draw_pictures(devkit, n_trainval, n_test, seed, part=0, parts=1):
-    "Write every `parts`-th picture from `part` on; yields after each"
+def draw_images(devkit, n_trainval, n_test, seed, part=0, parts=1):
+    "Write every `parts`-th image from `part` on; yields after each"
     for i in range(part, n_trainval + n_test, parts):
         split, k = ('trainval', i) if i < n_trainval else ('test', i - n_trainval)
-        write_picture(devkit, f'{i + 1:06d}',
+        write_image(devkit, f'{i + 1:06d}',
                       *(course_scene() if i == 0 else scene(random.Random(f'{seed}-{split}-{k}'))))
         yield i
 
 # %% ../nbs/00_toyvoc.ipynb #worker-import-sys-json-from
 WORKER = '''import sys, json
-from yolov3_nb.toyvoc import draw_pictures
-for i in draw_pictures(*json.loads(sys.argv[1])): print(i, flush=True)'''
+from yolov3_nb.toyvoc import draw_images
+for i in draw_images(*json.loads(sys.argv[1])): print(i, flush=True)'''
 
 # %% ../nbs/00_toyvoc.ipynb #crew
 @contextlib.contextmanager
@@ -1405,11 +1405,11 @@ def crew(devkit, n_trainval, n_test, seed, workers):
 
 # %% ../nbs/00_toyvoc.ipynb #draw-all
 def draw_all(devkit, n_trainval, n_test, seed, workers, progress):
-    "All pictures, in this process or by `workers` others"
+    "All images, in this process or by `workers` others"
     n = n_trainval + n_test
-    with tqdm(total=n, desc='ToyVOC', unit='picture', disable=not progress, mininterval=.5) as bar:
+    with tqdm(total=n, desc='ToyVOC', unit='image', disable=not progress, mininterval=.5) as bar:
         if workers == 1:
-            for _ in draw_pictures(devkit, n_trainval, n_test, seed):
+            for _ in draw_images(devkit, n_trainval, n_test, seed):
                 bar.update()
             return
         with crew(devkit, n_trainval, n_test, seed, workers) as jobs:
@@ -1488,9 +1488,9 @@ def build(root, devkit, recipe, workers, progress):
 # %% ../nbs/00_toyvoc.ipynb #make-toyvoc
 def make_toyvoc(
     root:str|Path=None, # folder that will hold VOCdevkit; `data_home()/'toyvoc'` where None
-    n_trainval:int=2000, # pictures to learn from: the first 15 % are val, the others train
-    n_test:int=500, # pictures to test on
-    seed:int=42, # another seed, other pictures (all but `COURSE_IMAGE`)
+    n_trainval:int=2000, # images to learn from: the first 15 % are val, the others train
+    n_test:int=500, # images to test on
+    seed:int=42, # another seed, other images (all but `COURSE_IMAGE`)
     workers:int=None, # processes that draw; where None one a core, at most 8
     progress:bool=True, # show a progress bar
 ) -> Path: # root
@@ -1521,7 +1521,7 @@ def make_toyvoc(
 def toyvoc_digest(
     root:str|Path, # as given to or returned by `make_toyvoc`
 ) -> str: # 64 hexadecimal digits
-    "SHA-256 over the annotations and the decoded pixels of all pictures, in the order of their ids"
+    "SHA-256 over the annotations and the decoded pixels of all images, in the order of their ids"
     voc, digest = Path(root)/'VOCdevkit/VOC2007', hashlib.sha256()
     for xml in sorted((voc/'Annotations').glob('*.xml')):
         digest.update(xml.read_bytes())
