@@ -9,6 +9,9 @@ from configparser import ConfigParser
 from pathlib import Path
 import pytest
 
+from yolov3_nb.files import InputError
+from yolov3_nb.recipe import recipe_from
+
 ROOT = Path(__file__).resolve().parent.parent
 cfg = ConfigParser(delimiters=['='])
 cfg.read(ROOT/'settings.ini', encoding='utf-8')
@@ -65,3 +68,18 @@ def long_functions(file, limit=40):
 @pytest.mark.parametrize('module', MODULES)
 def test_a_function_fits_on_a_screen(module):
     assert list(long_functions(ROOT/'yolov3_nb'/f'{module}.py')) == []
+
+def test_the_library_uses_no_name_that_only_a_notebook_has():
+    """A cell that is not exported may import what an exported one uses: the notebook runs, and the
+    library raises NameError."""
+    pytest.importorskip('ruff', reason="ruff is missing: pip install -e '.[dev]'")
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', '--isolated', '--select', 'F821',
+                           'yolov3_nb'], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+def test_an_old_name_of_a_setting_is_read_and_that_of_a_flag_is_not():
+    assert recipe_from({'pictures_every': 2}).images_every == 2
+    with pytest.raises(InputError, match="'pictures' is no setting"):
+        recipe_from({'pictures': True})
+    with pytest.raises(InputError, match='pictures_every and images_every are one setting'):
+        recipe_from({'pictures_every': 2, 'images_every': 3})

@@ -20,7 +20,7 @@ from .flags import (
     train_parser, with_flags)
 from .inspection import (
     check_page, devkit_sets, fault_lines, inspect_devkit, page_tables, write_page)
-from .learner import Learner
+from .learner import Learner, leading_run
 from .measurement import Measurement, measure
 from .networks import FORMS, find_weights, open_weights, to_device, write_network
 from .prediction import Request, find_images, predict_files, predicted_lines
@@ -47,10 +47,9 @@ def _make_learner(
     args, # parsed by `train_parser`
 )->Learner:
     "The learner of a command; a process for a further device takes the settings of the first"
-    led = os.environ.get('YOLOV3_RUN') if int(os.environ.get('LOCAL_RANK', 0)) else None
-    if led:
-        learner = Learner(recipe=read_recipe(led), run=led)
-        learner.leads, learner.resumed = False, bool(args.resume)
+    if leading_run():
+        learner = Learner()
+        learner.resumed = bool(args.resume)
         return learner
     if not args.resume:
         recipe = with_flags(PRESETS[args.preset], args)
@@ -69,7 +68,7 @@ def train(argv=None):
     learner = _make_learner(args)
     learner.command = command_line('yolov3_train', argv)
     done = learner.fit()
-    if not learner.leads or not done or not learner.trainer.is_global_zero:
+    if not done or not learner.trainer.is_global_zero:
         sys.exit(0 if done else 1)
     if learner.result is None:
         figures = learner.evaluate()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['whole_epoch', 'due', 'WholeEpochs', 'checkpoints', 'checkpoint_left', 'Interruptible', 'start_worker', 'final_model',
-           'Milestones']
+           'images_after', 'Milestones']
 
 # %% ../nbs/20c_durable.ipynb #imports-export
 import math
@@ -179,6 +179,23 @@ def final_model(
     return module.model
 
 # %% ../nbs/20c_durable.ipynb #Milestones
+def images_after(
+    steps:int, # of the optimiser
+    n:int, # training images
+    batch:int, # images a batch and device
+    accumulate:int=1, # batches a step
+    world:int=1, # devices
+)->int:
+    """Training images that so many steps used, over all devices.
+
+    The last step of an epoch takes the batches that are left, though they be fewer than
+    `accumulate`; a set too small for one batch makes one of its own."""
+    share = n // world                                # of an epoch, for each device
+    batches = max(1, share // batch)                  # an incomplete last batch is left out
+    epochs, rest = divmod(steps, math.ceil(batches / accumulate))
+    done = epochs * batches + min(rest * accumulate, batches)
+    return done * min(batch, share) * world
+
 class Milestones(Callback):
     "Keeps the averaged weights, in 16 bits, and a checkpoint when the run has seen so many images."
     def __init__(self,
@@ -190,8 +207,9 @@ class Milestones(Callback):
 
     def seen(self, trainer)->int:
         "Images that the optimiser's steps so far have used, over all devices."
-        per_step = trainer.datamodule.batch_size * trainer.accumulate_grad_batches
-        return trainer.global_step * per_step * trainer.world_size
+        data = trainer.datamodule
+        return images_after(trainer.global_step, len(data.train_ds), data.batch_size,
+                            trainer.accumulate_grad_batches, trainer.world_size)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         for n in self.images:

@@ -363,15 +363,24 @@ PRESETS = {
 }
 
 # %% ../nbs/21_recipe.ipynb #read_recipe
-RENAMED = {'pictures_every': 'images_every', 'pictures': 'annotated'}  # {old name: new name}
+# {old name: new name}; a setting of a run, or a flag of another command
+RENAMED = {'pictures_every': 'images_every', 'pictures': 'annotated'}
 
 def recipe_from(
     values:dict, # {name: value}, as in a settings file
     where:str='The settings', # what the sentence calls them
 )->Recipe:
     "The recipe that some values describe; `InputError` for a name or a value that cannot be"
-    values = {RENAMED.get(name, name): value for name, value in values.items()}
-    unknown = sorted(set(values) - {f.name for f in fields(Recipe)})
+    known = {f.name for f in fields(Recipe)}
+    values = dict(values)
+    for old, new in RENAMED.items():
+        if old not in values or new not in known:
+            continue
+        if new in values:
+            raise InputError(f'{where} cannot be used: {old} and {new} are one setting: '
+                             'leave one of them out.')
+        values[new] = values.pop(old)
+    unknown = sorted(set(values) - known)
     if unknown:
         raise InputError(f'{where} cannot be used: {unknown[0][:60]!r} is no setting of this '
                          'version.')
