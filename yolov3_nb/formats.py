@@ -135,6 +135,7 @@ class Found:
     size: tuple|None = None # (h, w) as written in the label file
     shares: bool = False # coordinates are shares of width and height instead of pixels
     viewed: bool = False # coordinates are those of the upright image, whatever `size` says
+    unclear: bool = False # EXIF turns the image, and its labels do not tell which form they count
     said: str = '' # name of the image as written in the label file
     faults: list = field(default_factory=list) # sentences
 
@@ -760,6 +761,8 @@ def _frame(found, stored, turn):
     upright = stored[::-1] if turn >= 5 else stored
     written = found.size if found.size and min(found.size) > 0 else None
     if found.shares or written in (None, upright):
+        tells = written and stored != upright or found.viewed
+        found.unclear = bool(found.objects) and turn > 1 and not tells
         return upright, 1
     if written != stored:
         (h, w), (real_h, real_w) = written, upright
@@ -1159,6 +1162,10 @@ def _note_images(files, pairs, notes):
     zero = sum(f.size is not None and min(f.size) <= 0 for f, _ in pairs)
     if zero:
         notes.append(f'{_plural(zero, "image")} of size 0 in the labels: their own size was taken')
+    unclear = sum(f.unclear for f, _ in pairs)
+    if unclear:
+        notes.append(f'{_plural(unclear, "image")} turned by EXIF with labels that do not tell '
+                     'which form they count: they are taken to count the image as it is shown')
 
 # %% ../nbs/12_own_images.ipynb #import-folder
 def import_folder(
