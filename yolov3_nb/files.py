@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_JSON', 'MAX_XML', 'FORMATS', 'IMAGE_ENDINGS', 'MAX_PIXELS', 'MAX_SIDE', 'ADVICE', 'InputError', 'InputWarning',
-           'regular_file', 'remove_empty', 'write_whole', 'check_writable', 'locked', 'to_json', 'write_json',
-           'read_json', 'read_xml', 'check_limits', 'read_image']
+           'regular_file', 'beside', 'remove_left', 'remove_empty', 'write_whole', 'folder_beside', 'check_writable',
+           'locked', 'Claim', 'to_json', 'write_json', 'read_json', 'read_xml', 'check_limits', 'read_image']
 
 # %% ../nbs/20_files.ipynb #imports-export
 import contextlib
@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import stat
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,34 @@ def regular_file(
     return path
 
 # %% ../nbs/20_files.ipynb #write-whole
+def beside(
+    path:Path, # what shall be there in the end
+)->Path: # a hidden name in the same folder, with the number of this process
+    "Where a file or a folder is made before it gets its name."
+    return path.parent/f'.{path.name[-50:]}.{os.getpid()}.tmp'
+
+def _is_gone(number):
+    "Whether no process of this machine has the number; False where that cannot be known."
+    if os.name != 'posix':
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+def remove_left(
+    folder:str|Path,
+):
+    "Remove what killed processes have left of files and folders that they made by `beside`."
+    for path in Path(folder).glob('.*.tmp'):
+        number = path.name.split('.')[-2]
+        if number.isascii() and number.isdigit() and _is_gone(int(number)):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
 def remove_empty(
     folders:list, # innermost first
 ):
@@ -78,22 +107,37 @@ def write_whole(
 ):
     "Write files beside their places, and move them there once all are whole."
     contents = {Path(path): data for path, data in files.items()}
-    beside = {path: path.parent/f'.{path.name[-50:]}.{os.getpid()}.tmp' for path in contents}
+    temporary = {path: beside(path) for path in contents}
     new_folders = _not_there(contents)
     try:
         for path, data in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside[path].write_bytes(data)
-        for path, temporary in beside.items():
-            temporary.replace(path)
+            temporary[path].write_bytes(data)
+        for path, file in temporary.items():
+            file.replace(path)
     except (OSError, ValueError) as e:
         reason = getattr(e, 'strerror', None) or e
         raise InputError(f'{path} cannot be written ({reason}): {advice}.') from None
     finally:
-        for temporary in beside.values():  # those that were moved are not there any more
+        for file in temporary.values():  # those that were moved are not there any more
             with contextlib.suppress(OSError, ValueError):
-                temporary.unlink()
+                file.unlink()
         remove_empty(new_folders)
+
+@contextlib.contextmanager
+def folder_beside(
+    path:str|Path, # what shall be there in the end, in a folder that exists
+): # context: a new, hidden folder beside it, for what is moved there when it is whole
+    "A folder to make something in; it is removed in the end, with what killed processes left."
+    path = Path(path)
+    folder = beside(path)
+    remove_left(path.parent)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/20_files.ipynb #check-writable
 def check_writable(
@@ -101,12 +145,15 @@ def check_writable(
     needed:int=2**24, # bytes that must be free
     advice:str='give another folder', # what to do when it fails
 )->list: # folders that were made, innermost first, for `remove_empty`
-    "`InputError` where nothing can be written into a folder, or too little."
+    """`InputError` where nothing can be written into a folder, or too little.
+
+    What killed processes have left there is removed."""
     folder = Path(folder)
     made = _not_there([folder/'probe'])
     probe = folder/f'.probe.{os.getpid()}'
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_left(folder)
         probe.write_text('x')
         probe.unlink()
         free = shutil.disk_usage(folder).free
@@ -135,6 +182,48 @@ def locked(
         else:
             fcntl.flock(f, fcntl.LOCK_EX)
         yield
+
+class Claim:
+    "A folder is ours alone as long as we hold its lock file, or until we die."
+    def __init__(self,
+        file:str|Path, # the lock file; made, and removed by `release`
+        refusal:str, # the sentence for another process that holds it
+    ):
+        self.path = Path(file)
+        self.file = open(self.path, 'ab')  # noqa: SIM115, it stays open until `release`
+        if not self._is_free() or not self._is_still_there():
+            self.file.close()
+            raise InputError(refusal)
+
+    def _is_free(self):
+        "Lock the file, unless another process has; forked processes do not hold it with us."
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            import msvcrt
+            self.file.seek(2**30)  # where nobody reads
+            take = partial(msvcrt.locking, self.file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            take = partial(fcntl.lockf, self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            take()
+        except OSError as e:
+            return e.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+        return True
+
+    def _is_still_there(self):
+        "Whether the file that we hold has not been removed by who held it before."
+        try:
+            return os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.path))
+        except OSError:
+            return False
+
+    def release(self):
+        "Let go, and remove the lock file."
+        if not self.file.closed:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            self.file.close()
 
 def _lock_on_windows(f):
     "Wait for the lock; the system itself gives up after ten seconds."
