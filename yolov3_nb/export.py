@@ -254,8 +254,9 @@ def write_beside(
     try:
         with folder_beside(file) as beside:
             yield beside
-            last = lambda path: path.name == file.name
-            for made in sorted(beside.iterdir(), key=last):
+            def is_last(path):
+                return path.name == file.name
+            for made in sorted(beside.iterdir(), key=is_last):
                 made.replace(file.parent/made.name)
     except OSError as e:
         raise InputError(f'{file} cannot be written ({e.strerror or e}): make room, or give '
