@@ -81,14 +81,16 @@ def detect_images(
     return found
 
 # %% ../nbs/11_export.ipynb #COCO_CLASSES
-COCO_CLASSES = tuple(name.replace('-', ' ') for name in '''
+_NAMES = '''
     person bicycle car motorcycle airplane bus train truck boat traffic-light fire-hydrant stop-sign
     parking-meter bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella
     handbag tie suitcase frisbee skis snowboard sports-ball kite baseball-bat baseball-glove
     skateboard surfboard tennis-racket bottle wine-glass cup fork knife spoon bowl banana apple
     sandwich orange broccoli carrot hot-dog pizza donut cake chair couch potted-plant bed
     dining-table toilet tv laptop mouse remote keyboard cell-phone microwave oven toaster sink
-    refrigerator book clock vase scissors teddy-bear hair-drier toothbrush'''.split())
+    refrigerator book clock vase scissors teddy-bear hair-drier toothbrush'''
+
+COCO_CLASSES = tuple(name.replace('-', ' ') for name in _NAMES.split())
 
 # %% ../nbs/11_export.ipynb #darknet_cfg
 class _Cfg:
@@ -252,8 +254,9 @@ def write_beside(
     try:
         with folder_beside(file) as beside:
             yield beside
-            last = lambda path: path.name == file.name
-            for made in sorted(beside.iterdir(), key=last):
+            def is_last(path):
+                return path.name == file.name
+            for made in sorted(beside.iterdir(), key=is_last):
                 made.replace(file.parent/made.name)
     except OSError as e:
         raise InputError(f'{file} cannot be written ({e.strerror or e}): make room, or give '
@@ -388,7 +391,8 @@ ONE_FILE = 1_900_000_000 # bytes of weights; protobuf, the form of an ONNX file,
 
 def _need_onnx():
     try:
-        import onnxruntime, onnxscript  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
     except ImportError as e:
         raise InputError(f'The export to ONNX needs the package {e.name}, which is not installed: '
                          "pip install 'yolov3_nb[export]', or in a clone of the project "
