@@ -30,7 +30,7 @@ from .networks import choose_precision, open_weights, save_weights
 from yolov3_nb.recipe import (
     Recipe, check_resumed, read_classes, read_lambdas, read_milestones, read_recipe,
     read_seconds)
-from .report import figure_bytes, read_curves, run_figures, write_report
+from .report import figure_bytes, find_errors, read_curves, write_report
 from yolov3_nb.runs import (
     check_checkpoint, data_name, epochs_done, headline, new_run, read_checkpoint, record,
     results_file)
@@ -190,6 +190,7 @@ def begin_from(
     freeze:bool=False, # do not train backbone and neck
 ):
     "Take over backbone and neck of a trained network, and its heads where the classes are the same"
+    import torch
     from yolov3_nb.export import NECK
     parts = ['backbone', *NECK]
     if network is not None:
@@ -426,7 +427,7 @@ class Learner:
         self.command = ['Learner.fit'] # what a record says made it
         self.start = time.time()
         self.model = None # the trained network, as it was saved
-        self.figures, self.found, self.result = {}, None, None
+        self.figures, self.found, self.result = {}, {}, None # `found`: of the split in `metrics`
 
     @classmethod
     def resume(cls,
@@ -622,9 +623,13 @@ class Learner:
             self.figures[split], found = evaluate(
                 model, ds, batch_size=32, workers=self.recipe.workers,
                 progress=self.recipe.progress, return_predictions=True)
-            if split == 'test':
-                self.found = found['dets']
+            if split == self._measured():
+                self.found = {split: found['dets']}
         return self.figures[split]
+
+    def _measured(self):
+        "The split whose figures are those of the run: test where it was measured, or val, or train"
+        return max(self.figures, key=['train', 'val', 'test'].index)
 
     def predict(self,
         images, # one image, as a path or (H, W, 3) uint8, or a list of them
@@ -671,12 +676,12 @@ class Learner:
                 if there and split not in self.figures:
                     self.evaluate(split)
             name = results_file(results).stem if results else self.run.name
-            self.result = self._make_record(name)
-            figures = run_figures(
-                read_curves(self.run), self.result['metrics']['by_threshold'], self._trained(),
-                self.data.test_ds, self.found)
+            found = self._all_found()
+            errors = find_errors(found['dets'], found['gts'], found['ds'].classes)
+            self.result = self._make_record(name, errors)
             write_json(self.run/'metrics.json', self.result)
-            write_report(self.run, self.result, asdict(self.recipe), figures)
+            write_report(self.run, self.result, self.result['settings'], read_curves(self.run),
+                         found)
         if results:
             write_json(results_file(results), self.result)
         return self.run/'report.html'
@@ -689,7 +694,14 @@ class Learner:
         a_batch = min(self.recipe.batch, len(self.data.train_ds))
         return steps * a_batch * self.recipe.accumulate * self.trainer.world_size
 
-    def _make_record(self, name):
+    def _all_found(self):
+        "Network, images, detections and objects of the split that was measured"
+        from yolov3_nb.evaluation import ground_truths
+        split = self._measured()
+        ds = getattr(self.data, f'{split}_ds')
+        return dict(model=self._trained(), ds=ds, dets=self.found[split], gts=ground_truths(ds))
+
+    def _make_record(self, name, errors):
         "What a file in results/ holds"
         data = {}
         for split in ('train', 'val', 'test'):
@@ -702,7 +714,8 @@ class Learner:
         return record(
             name, self.command, self.model, data, headline(self.figures),
             (time.time() - self.start) / 60, self.recipe.seed, self.trainer.precision,
-            settings=without_folders(self.recipe), splits=splits, images_seen=self.images_seen())
+            settings=without_folders(self.recipe), splits=splits, images_seen=self.images_seen(),
+            errors=errors)
 
     def _name_of(self, ds, split):
         "What a split is called in results"
