@@ -58,7 +58,7 @@ def make(folder, data, classes):
     old = json.loads((ROOT/'results'/'toy_default.json').read_text())
     ds = Images(12, classes)
     dets = ds.found()
-    metrics = old['metrics'] | ap_metrics(report.surer(dets), ds.gts, classes)
+    metrics = old['metrics'] | ap_metrics(report._surer(dets), ds.gts, classes)
     result = old | dict(data=old['data'] | dict(train=f'{data}-train', test=f'{data}-test',
                                                 n_test=len(ds)), metrics=metrics,
                         errors=report.find_errors(dets, ds.gts, classes))
@@ -115,17 +115,17 @@ def test_it_says_what_the_record_says(browser, toy):
     page, result = toy
     browser.get(page.as_uri())
     head, *lines = rows(browser, '.compared')
-    want = [report.show_value(key, result['metrics'][key]) for key in report.COLUMNS]
-    assert lines[-1] == ['this run', *want] and head[1:] == list(report.COLUMNS.values())
+    want = [report._show_value(key, result['metrics'][key]) for key in report._COLUMNS]
+    assert lines[-1] == ['this run', *want] and head[1:] == list(report._COLUMNS.values())
     for name, line in (('toy_default', lines[0]), ('toy', lines[1])):
         record = json.loads((ROOT/'results'/f'{name}.json').read_text())['metrics']
-        assert line[1:] == [report.show_value(key, record[key]) for key in report.COLUMNS]
+        assert line[1:] == [report._show_value(key, record[key]) for key in report._COLUMNS]
     classes = [(name, ap) for name, ap, _ in rows(browser, '.classes')[1:]]
-    assert classes == [(name, report.show_value('ap', ap))
-                       for name, ap in report.by_ap(result['metrics']['ap50'])]
+    assert classes == [(name, report._show_value('ap', ap))
+                       for name, ap in report._by_ap(result['metrics']['ap50'])]
     counts = {kind.split('\n')[0]: (n, gain) for kind, n, gain in rows(browser, '.tide')[1:]}
     tide = result['errors']['tide']
-    assert counts == {kind: (f'{n:,}', report.show_value('gain', tide['gain'][kind]))
+    assert counts == {kind: (f'{n:,}', report._show_value('gain', tide['gain'][kind]))
                       for kind, n in tide['count'].items()}
     matrix = browser.execute_script(
         'return [...document.querySelectorAll(".matrix tbody tr")].map(r => '
@@ -140,7 +140,7 @@ def test_boxes_are_those_of_the_images(browser, toy):
     browser.get(page.as_uri())
     ds = Images(12, VOC_CLASSES)
     first = browser.find_elements('css selector', '.pair')[0].find_elements('css selector', 'svg')
-    shown, wrong, missed = report.mistakes(ds.found(), ds.gts)
+    shown, wrong, missed = report._mistakes(ds.found(), ds.gts)
     for svg, all_of, bad in zip(first, (ds.gts, shown), (missed, wrong)):
         mine = all_of['image'] == 0
         boxes = svg.find_elements('css selector', 'rect:not(.halo)')
