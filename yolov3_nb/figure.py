@@ -11,6 +11,7 @@ import html
 import io
 import json
 import math
+import re
 import zlib
 from importlib.resources import files
 from string import Template
@@ -59,20 +60,25 @@ def box_figure(
     img, # image (H, W, 3) uint8
     truth:Tensor, # box A, xyxy pixels (4,)
     guess:Tensor, # box B, xyxy pixels (4,)
-    boxes:Tensor, # for NMS, xyxy pixels (N, 4)
-    scores:Tensor, # (N,)
-    labels:Tensor, # class indices (N,)
+    boxes:Tensor=None, # for NMS, xyxy pixels (N, 4); None: without this part
+    scores:Tensor=(), # (N,)
+    labels:Tensor=(), # class indices (N,)
     threshold:float=0.45, # where the slider begins
     classes:tuple=VOC_CLASSES, # their names
 )->Html: # shows itself in a notebook and in its page
     "Two boxes to drag, with IoU, GIoU and CIoU; and NMS over many, with a threshold to slide."
     h, w = img.shape[:2]
-    used = sorted(set(labels.tolist()))
-    data = dict(size=[w, h], image=jpeg_url(img), a=truth.tolist(), b=guess.tolist(),
-                boxes=boxes.tolist(), scores=scores.tolist(), labels=labels.tolist(),
-                names={c: classes[c] for c in used}, colors={c: _css_color(c) for c in used})
-    return _with_script('box_figure', data=html.escape(json.dumps(data)),
+    data = dict(size=[w, h], image=jpeg_url(img), a=truth.tolist(), b=guess.tolist())
+    if boxes is not None:
+        used = sorted(set(labels.tolist()))
+        data |= dict(boxes=boxes.tolist(), scores=scores.tolist(), labels=labels.tolist(),
+                     names={c: classes[c] for c in used}, colors={c: _css_color(c) for c in used})
+    page = _with_script('box_figure', data=html.escape(json.dumps(data)),
                         width=w, height=h, threshold=threshold)
+    if boxes is not None:
+        return page
+    return Html(re.sub('<div class="panel nms">.*?</div>\n</div>\n', '', page, flags=re.S))
+
 
 # %% ../nbs/18_figure.ipynb #grid_figure
 def _grid_lines(size, stride): # pixels -> path data of an SVG
@@ -161,15 +167,15 @@ def slider_figure(
                      f'data-words="{html.escape(words)}">{svg}</g>')
     name = html.escape(name)
     return _with_script(
-        'slider_figure', width=size[0], height=size[1], name=name, last=len(frames) - 1,
+        'slider_figure', width=size[0], height=size[1], what=name, last=len(frames) - 1,
         start=start, label=f'A figure with a slider: {name}', common=common,
         frames=''.join(parts), words=html.escape(frames[start][2]))
 
 # %% ../nbs/18_figure.ipynb #Chart
 class Chart:
     "The axes of a plot, and what is drawn on them, as SVG for `slider_figure`."
-    size = 640, 330 # of the SVG
-    left, right, top, bottom = 58, 628, 12, 280 # of the axes
+    size = 480, 300 # of the SVG
+    left, right, top, bottom = 52, 466, 10, 250 # of the axes
 
     def __init__(self,
         xticks:list, # values that are marked below, rising; the ends are those of the axis
@@ -177,8 +183,10 @@ class Chart:
         xlabel:str='',
         ylabel:str='',
         log:bool=False, # x goes by factors
+        ylog:bool=False, # so does y
     ):
-        self.xticks, self.yticks, self.log = xticks, yticks, log
+        self.xticks, self.yticks = xticks, yticks
+        self.log, self.ylog = log, ylog
         self.xlabel, self.ylabel = html.escape(xlabel), html.escape(ylabel)
 
     def at(self,
@@ -186,13 +194,18 @@ class Chart:
         y:float, # value
     )->tuple: # pixels of the SVG, at most at the edge of the axes
         "Where a point of the data lies."
-        ends, x = [self.xticks[0], self.xticks[-1]], max(x, 1e-300) if self.log else x
-        if self.log:
-            ends, x = [math.log(end) for end in ends], math.log(x)
-        across = min(max((x - ends[0]) / (ends[1] - ends[0]), 0), 1)
-        up = min(max((y - self.yticks[0]) / (self.yticks[-1] - self.yticks[0]), 0), 1)
+        across = self._share(x, self.xticks, self.log)
+        up = self._share(y, self.yticks, self.ylog)
         return (round(self.left + across*(self.right - self.left), 1),
                 round(self.bottom - up*(self.bottom - self.top), 1))
+
+    @staticmethod
+    def _share(value, ticks, log):
+        "How far along an axis a value lies, from 0 to 1."
+        first, last = ticks[0], ticks[-1]
+        if log:
+            first, last, value = (math.log(max(v, 1e-300)) for v in (first, last, value))
+        return min(max((value - first) / (last - first), 0), 1)
 
     def axes(self)->str: # SVG
         "Ticks, grid lines and labels."
