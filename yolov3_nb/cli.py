@@ -19,8 +19,10 @@ from .flags import (
     FlagParser, add_flags, command, command_line, flag_error, other_names, text_flag,
     train_parser, with_flags)
 from .inspection import (
-    check_page, devkit_sets, fault_lines, inspect_devkit, page_tables, write_page)
-from .learner import Learner, leading_run
+    check_page, classes_advice, devkit_sets, fault_lines, inspect_devkit, page_tables,
+    unknown_classes, used_classes, write_page)
+from .learner import Learner, leading_run, take_width
+from .loading import holds_voc
 from .measurement import Measurement, measure
 from .networks import FORMS, find_weights, open_weights, to_device, write_network
 from .prediction import Request, find_images, predict_files, predicted_lines
@@ -52,8 +54,10 @@ def _make_learner(
         learner.resumed = bool(args.resume)
         return learner
     if not args.resume:
-        recipe = with_flags(PRESETS[args.preset], args)
-        return Learner(recipe=recipe, run=new_run(args.out, args.preset))
+        data = getattr(args, 'data', None)
+        preset = args.preset or ('own' if data and not holds_voc(data) else 'toy')
+        recipe = take_width(with_flags(PRESETS[preset], args), hasattr(args, 'width'))
+        return Learner(recipe=recipe, run=new_run(args.out, preset))
     if getattr(args, 'lr', None) == 'find':
         raise InputError('--lr find belongs to the start of a run: a resumed one keeps its rate; '
                          'leave --lr out.')
@@ -67,7 +71,7 @@ def train(argv=None):
     args = train_parser().parse_args(argv)
     learner = _make_learner(args)
     learner.command = command_line('yolov3_train', argv)
-    done = learner.fit()
+    done = learner.fit() or learner.model is not None  # time is up: what there is is measured
     if not done or not learner.trainer.is_global_zero:
         sys.exit(0 if done else 1)
     if learner.result is None:
@@ -278,8 +282,11 @@ def _data_inspect(
         print(line, file=sys.stderr)
     print(f'Page: {page}', flush=True)
     if faults:
-        raise InputError(f'There are faults, {len(faults)} in all, named in {page}: mend them, '
-                         'or train without those images by --skip_bad.')
+        advice = ''
+        if unknown_classes(faults):
+            advice = classes_advice(used_classes(splits, faults, classes))
+        raise InputError(f'There are faults, {len(faults)} in all, named in {page}: {advice}mend '
+                         'them, or train without those images by --skip_bad.')
 
 def _data_import(
     args, # the flags of `yolov3_data import`

@@ -126,6 +126,7 @@ _EXAMPLES = '''examples:
   yolov3_train                                   ToyVOC, minutes on two CPU cores
   yolov3_train --preset voc --data ~/VOC         the real thing, for a GPU
   yolov3_train --data ~/VOC --preset voc_cpu     PASCAL VOC on a laptop, in about two hours
+  yolov3_train --data pens --start voc           images and labels of your own, in any layout
   yolov3_train --lr find                         ask a range test for the learning rate
   yolov3_train --limit 8 --epochs 150 --mosaic 0 --strength 0 --ema 0     overfit eight images
   yolov3_train --resume runs/toy-1               go on with an interrupted run'''
@@ -134,8 +135,9 @@ def train_parser()->argparse.ArgumentParser:
     "The flags of `yolov3_train`"
     p = FlagParser('yolov3_train', epilog=_EXAMPLES,
                    description='Train YOLOv3, measure it, and write a run folder with a report.')
-    p.add_argument('--preset', choices=PRESETS, default='toy',
-                   help='where the other values come from (default: toy)')
+    p.add_argument('--preset', choices=PRESETS,
+                   help='where the other values come from (default: own for a folder of your own, '
+                   'otherwise toy)')
     p.add_argument('--out', type=text_flag, metavar='DIR',
                    help='run folder (default: runs/PRESET-N, the first that is free)')
     p.add_argument('--resume', type=text_flag, metavar='RUN',

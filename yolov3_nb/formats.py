@@ -30,6 +30,7 @@ from .data import _text as _one
 from .loading import CheckedDataset
 from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits, read_image,
                              read_xml)
+from .loading import other_boxes
 
 # %% ../nbs/12_own_images.ipynb #files
 MAX_FILES = 500_000  # more than any data set that one person labels
@@ -997,7 +998,7 @@ def _choose_classes(reading, wanted):
                              f'{", ".join(map(repr, near))}.')
     return wanted
 
-def _check_all(reading, classes, edge, skip_bad):
+def _check_all(reading, classes, edge, skip_bad, other_classes):
     "Annotation of each image that is sound, as (found, annotation) pairs."
     def header(found):
         try:
@@ -1014,9 +1015,11 @@ def _check_all(reading, classes, edge, skip_bad):
     twice = counts.pop(None, 0)
     if twice:
         reading.notes.append(f'{_plural(twice, "object")} stood there twice and count once')
+    if counts and other_classes == 'refuse':
+        raise InputError(f'The labels hold {other_boxes(counts)}: add these classes, or leave '
+                         "them out with other_classes='ignore' (--other_classes ignore).")
     if counts:
-        said = ', '.join(f'{n} {name}' for name, n in counts.most_common(6))
-        reading.notes.append(f'objects of other classes are ignored: {said}')
+        reading.notes.append(f'left out on purpose: {other_boxes(counts)}')
     return [(f, a) for f, a in pairs if a is not None and not f.faults]
 
 # %% ../nbs/12_own_images.ipynb #make-splits
@@ -1103,6 +1106,7 @@ def from_folder(
     skip_bad:bool=False, # leave out images with a fault instead of refusing; each is in the notes
     background:bool=True, # images without a label file count as background; False: left out
     edge:float=EDGE_TOLERANCE, # how far a box may reach over the edge and is cut there, pixels
+    other_classes:str='ignore', # boxes of a class that `classes` lacks: 'ignore' or 'refuse'
 )->DetectionData:
     "Find out how a folder holds images and labels, and read it. Raises `InputError`."
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
@@ -1110,6 +1114,8 @@ def from_folder(
                          'whose sum is below 1.')
     if not edge >= 0:
         raise InputError(f'edge is {edge}: give a number of pixels, 0 or more.')
+    if other_classes not in ('ignore', 'refuse'):
+        raise InputError(f"other_classes={other_classes!r}: give 'ignore' or 'refuse'.")
     if layout not in (None, *LAYOUTS):
         raise InputError(f"layout is {layout!r}: give 'voc', 'coco' or 'yolo', or leave it out.")
     files, layout = _open_folder(path, layout)
@@ -1117,7 +1123,7 @@ def from_folder(
     if not background:
         reading.found = [f for f in reading.found if f.label]
     classes = _choose_classes(reading, classes)
-    pairs = _check_all(reading, classes, edge, skip_bad)
+    pairs = _check_all(reading, classes, edge, skip_bad, other_classes)
     if not pairs:
         raise InputError(f'{path} has no image with sound labels: {(reading.notes or ["-"])[0]}.')
     _note_images(files, pairs, reading.notes)

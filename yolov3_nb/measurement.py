@@ -7,11 +7,13 @@ __all__ = ['Measurement', 'found_by', 'measure']
 
 # %% ../nbs/26b_measurement.ipynb #imports-export
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from .data import VOCDataset, without_bad
 from .files import InputError, write_json
+from .loading import object_names, other_boxes
 from .networks import open_weights, to_device
 from .recipe import MAX_SIZE, Settings, check_side, read_classes, read_sets, setting
 from .runs import data_name, headline, record, results_file
@@ -34,6 +36,9 @@ class Measurement(Settings):
     classes:str|None = setting(
         None, 'what', 'with detections: class names, with commas, or a file with one a line; the '
         '20 of VOC unless given')
+    other_classes:str = setting(
+        'refuse', 'what', 'objects of a class that the weights do not know: refuse, or ignore '
+        'and count', choices=('refuse', 'ignore'))
     skip_bad:bool = setting(False, 'what', 'leave out, and name, images that cannot be used')
     score:float = setting(.001, 'how', 'AP proper counts boxes above it', 0, 1)
     compare_at:float = setting(
@@ -91,7 +96,11 @@ def measure(
     start, sets = time.time(), read_sets(m.split, 'split')
     model = None if m.detections else to_device(open_weights(m.weights), m.device)
     classes = model.class_names if model else read_classes(m.classes)
-    ds = VOCDataset(m.data or make_toyvoc(), sets, classes)
+    ds = VOCDataset(m.data or make_toyvoc(), sets, classes, other_classes=m.other_classes)
+    if m.other_classes == 'ignore':
+        left_out = {name: n for name, n in object_names(ds).items() if name not in classes}
+        if left_out:
+            print(f'Left out on purpose: {other_boxes(Counter(left_out))}.', flush=True)
     if m.skip_bad:
         ds = without_bad(ds)
     truth = [ds.annotation(i) for i in range(len(ds))]

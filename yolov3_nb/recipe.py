@@ -213,7 +213,8 @@ class Recipe(Settings):
     "All settings of a run; `InputError` for a value that cannot be"
     # which images
     data:str|None = setting(
-        None, 'data', 'folder that holds VOCdevkit; ToyVOC, made when missing, unless given')
+        None, 'data', 'folder of images and labels in any layout, or one that holds VOCdevkit; '
+        'ToyVOC, made when missing, unless given')
     train:str = setting(
         '2007_train', 'data',
         'splits to learn from, YEAR_SPLIT, several with commas: 2007_trainval,2012_trainval',
@@ -225,8 +226,13 @@ class Recipe(Settings):
         '2007_test', 'data', 'splits for the final figures; they select nothing', empty=True)
     classes:str|None = setting(
         None, 'data',
-        'class names, with commas, or a file with one a line; the 20 of VOC unless given',
-        fixed=True)
+        'class names, with commas, or a file with one a line; unless given the 20 of VOC, and for '
+        'a folder of your own all that its labels name', fixed=True)
+    other_classes:str|None = setting(
+        None, 'data',
+        'objects of a class that classes does not name; unless given they are refused in a VOC '
+        'devkit, and left out, and counted, in a folder of your own',
+        choices=('refuse', 'ignore'), fixed=True)
     limit:int|None = setting(
         None, 'data', 'only the first so many images of each split', 1, 2**31, fixed=True)
     workers:int = setting(1, 'data', 'processes that prepare images', 0, 1024)
@@ -236,10 +242,10 @@ class Recipe(Settings):
     width:float = setting(
         0.25, 'model',
         "share of Darknet-53's channels; 1.0 is the full network", 1e-3, 4, fixed=True)
-    size:int = setting(
+    size:int|str = setting(
         160, 'model',
-        'side of the square input in pixels, a multiple of 32', 32, MAX_SIZE, fixed=True,
-        check=check_side)
+        'side of the square input in pixels, a multiple of 32; auto: as the boxes ask for', 32,
+        MAX_SIZE, words=('auto',), fixed=True, check=check_side)
     anchors:str = setting(
         'auto', 'model',
         'auto: k-means on the training boxes; or those of a data set',
@@ -315,10 +321,15 @@ class Recipe(Settings):
         'numbers of images seen, with commas, at which the weights and a checkpoint are kept',
         check=read_milestones)
     progress:bool = setting(True, 'run', 'show progress bars')
+    patience:int|None = setting(
+        None, 'run',
+        'validations without a better loss after which a run ends; 0: none; unless given 10 for '
+        'data of your own, none for VOC and ToyVOC', 0, 2**31)
     checkpoint:str = setting(
-        'last', 'run',
+        'auto', 'run',
         'which weights the run ends with: the last, or those of the best loss on validation '
-        'images', choices=('last', 'best'))
+        'images; auto: best for data of your own, last for VOC and ToyVOC',
+        choices=('auto', 'last', 'best'))
     half:bool = setting(False, 'run', 'save the weights in 16 bits, and measure those')
     val_every:int = setting(5, 'run', 'epochs between validations', 1, 2**31)
     train_every:int = setting(
@@ -333,13 +344,19 @@ class Recipe(Settings):
         super().__post_init__()
         if not self.sets('train'):
             raise InputError('train names no split to learn from: give one, such as 2007_train.')
-        if self.checkpoint == 'best' and not (self.sets('val')):
+        if self.checkpoint == 'best' and not self.sets('val'):
             raise InputError('checkpoint best is chosen on validation images, and val names none: '
                              'name some, or take last.')
-
+        if self.patience and not self.sets('val'):
+            raise InputError('patience waits for a better loss on validation images, and val '
+                             'names none: name some, or leave patience out.')
         if self.freeze and not self.start:
             raise InputError('freeze keeps what comes from start, and start names no weights: '
                              'name some, or leave freeze out.')
+
+    def is_open(self)->bool:
+        "Whether some settings are left to the data: see `settle`"
+        return self.size == 'auto' or self.checkpoint == 'auto' or self.patience is None
 
     def sets(self,
         name:str, # 'train', 'val' or 'test'
@@ -360,6 +377,7 @@ PRESETS = {
     'voc_cpu': Recipe(
         train='2007_trainval', val='', width=0.25, size=224, anchors='voc', epochs=44, lr=6e-3,
         lambdas='obj=3.5', positive_iou=0.5, strength=0.5, ema=0.999, grow=1., half=True),
+    'own': Recipe(epochs=60, batch=8, schedule='wsd', warmup=0.1, ema=0.99, val_every=2),
 }
 
 # %% ../nbs/21_recipe.ipynb #read_recipe
@@ -397,7 +415,10 @@ def read_recipe(
     if not os.path.lexists(file):
         raise InputError(f'{run} holds no settings.json, so it is no run folder of yolov3_train: '
                          'give the folder that the run wrote.')
-    return recipe_from(read_json(file, 'settings file'), f'{file}')
+    values = read_json(file, 'settings file')
+    if isinstance(values, dict):
+        values = {'checkpoint': 'last', 'patience': 0} | values  # of a version that had neither
+    return recipe_from(values, f'{file}')
 
 # %% ../nbs/21_recipe.ipynb #check_resumed
 def check_resumed(
@@ -410,10 +431,17 @@ def check_resumed(
         return
     for f in fields(Recipe):
         old, new = getattr(recipe, f.name), getattr(changed, f.name)
-        longer = f.name == 'epochs' and recipe.schedule in ('wsd', 'constant')
-        if f.metadata['fixed'] and new != old and not longer:
-            raise InputError(f'{f.name} {new} belongs to the start of a run, and {run} has {old}: '
-                             'leave it out, or start a new run.')
+        if not f.metadata['fixed'] or new == old:
+            continue
+        if f.name == 'epochs' and recipe.schedule in ('wsd', 'constant'):
+            continue
+        if f.name == 'epochs':
+            raise InputError(f'epochs {new} cannot be had: the schedule {recipe.schedule} of {run} '
+                             f'was built to end with epoch {old}. Leave it out; for more epochs '
+                             f'start a new run with --start {run}/weights, or with --schedule '
+                             'wsd, which can be made longer.')
+        raise InputError(f'{f.name} {new} belongs to the start of a run, and {run} has {old}: '
+                         'leave it out, or start a new run.')
 
 # %% ../nbs/21_recipe.ipynb #settings_table
 def settings_table(

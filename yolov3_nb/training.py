@@ -451,11 +451,12 @@ def voc_split(
     classes=VOC_CLASSES, # class names
     limit:int=None, # only the first so many images
     skip_bad:bool=False, # leave out, and name, images that cannot be used
+    other_classes:str='refuse', # objects of a class not in `classes`: 'refuse' or 'ignore'
 ): # a `VOCDataset`; None where no sets are named
     "The images of some splits of a VOC devkit."
     if not sets:
         return None
-    ds = VOCDataset(root, sets, classes)
+    ds = VOCDataset(root, sets, classes, other_classes=other_classes)
     if limit:
         ds = ds.select(range(min(limit, len(ds))))
     return without_bad(ds) if skip_bad else ds
