@@ -194,3 +194,11 @@ def test_it_is_small_and_every_chart_is_a_file(toy):
     for name in ('curves', 'thresholds', 'precision_recall', 'errors', 'calibration',
                  'predictions', 'heat_maps'):
         assert (page.parent/f'{name}.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_links_lead_to_chapters(toy):
+    pages = {re.sub(r'^\d+[a-z]?_', '', path.stem) for path in (ROOT/'nbs').glob('*.ipynb')}
+    linked = set(re.findall(r'href="https?://[^"]*/([a-z_]+)\.html', toy[0].read_text('utf-8')))
+    advised = {chapter for _, _, chapter in report._FAULTS.values()} | {'augmentation', 'low_map'}
+    assert {'evaluation', 'errors', 'training', 'gradcam', 'recipe'} <= linked
+    assert linked | advised <= pages

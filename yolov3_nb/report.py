@@ -168,7 +168,8 @@ def _what_is_good(
         return f'This network finds nothing yet {where}'
     good = f"This network reaches mAP@0.5 {metrics['map50']:.3f} {where}"
     best = max(found, key=found.get)
-    return good + (f', at best {found[best]:.2f} for {best}' if len(found) > 1 else '')
+    alike = min(found.values()) == found[best]
+    return good + ('' if alike else f', at best {found[best]:.2f} for {best}')
 
 def _what_is_wrong(
     metrics:dict, # of a record
@@ -183,7 +184,7 @@ def _what_is_wrong(
         return (f'its costliest fault is {_FAULTS[worst][0]} ({count:,} of them, which cost '
                 f'{gains[worst]:.3f} of mAP)'), worst
     found = {name: ap for name, ap in metrics['ap50'].items() if ap is not None}
-    if len(found) > 1 and max(found.values()) > 0:
+    if found and min(found.values()) < max(found.values()):
         worst = min(found, key=found.get)
         return f'it is weakest for {worst} ({found[worst]:.2f})', None
     return '', None
