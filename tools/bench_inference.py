@@ -12,7 +12,8 @@ sys.path.insert(0, str(ROOT))
 from yolov3_nb.files import write_json
 from yolov3_nb.networks import processor_name
 from yolov3_nb.runs import commit_used, versions_used
-from yolov3_nb.export import export_onnx, fold_batch_norm, largest_difference, save_darknet
+from yolov3_nb.darknet import save_darknet
+from yolov3_nb.export import export_onnx, fold_batch_norm, largest_difference
 from yolov3_nb.model import YOLOv3, count_parameters
 
 def runtimes(model, x, folder, threads):
