@@ -1057,6 +1057,36 @@ EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
     'Where the score rises, the patch spoke against it: cut the map at zero.': dict(cut=False),
     'The map lies on its side: rows go down, and come first.': dict(turned=True)})
 
+# %% ../nbs/19_exercises.ipynb #spy
+def _spied(place, x, swapped=False, late=False, kept=False, graph=False, left=False, careless=False):
+    "What goes into a layer of a small network and comes out of it, and how many hooks are left."
+    weights = [torch.full(shape, i - 1.5) for i, shape in enumerate(((2, 2), (2,), (1, 2), (1,)))]
+    if x.shape[-1] != 2:
+        return {'in': None, 'out': None, 'graph': False, 'a hook is left': left or careless}
+    first = x @ weights[0].T + weights[1]
+    middle = first.relu()
+    last = middle @ weights[2].T + weights[3]
+    went_in, came_out = ((x, first), (first, middle), (middle, last))[place]
+    if late and place == 1:
+        went_in = middle  # overwritten by the layer itself
+    if kept and place == 0:
+        came_out = middle  # overwritten by the next layer
+    if swapped:
+        went_in, came_out = came_out, went_in
+    return {'in': went_in, 'out': came_out, 'graph': graph, 'a hook is left': left}
+
+def _spy_cases():
+    x = torch.tensor([[-1., 2], [3, -3]])
+    return [(2, x), (0, x), (1, x), (1, torch.ones(1, 3))]
+
+EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
+    'First what went in, then what came out.': dict(swapped=True),
+    'A layer that works in place has overwritten its input when a forward hook is called: take the input before the layer runs.': dict(late=True),
+    'The next layer works in place and changes the output that you keep: keep a copy.': dict(kept=True),
+    'The tensors still belong to a graph: detach them.': dict(graph=True),
+    'A hook is left on the layer: remove it.': dict(left=True),
+    'A hook is left on the layer when the network raises an error: remove it whatever happens.': dict(careless=True)})
+
 # %% ../nbs/19_exercises.ipynb #names
 def _free_names(names, fold=True, given=True, first=2, rename_first=False):
     "Names that do not collide, in the order of the wanted ones."
