@@ -88,8 +88,8 @@ def label_of(node, classes, other_classes, where):
     near = difflib.get_close_matches(name, classes, 1)
     hint = f'did you mean {near[0]!r}?' if near else f'it is none of the {len(classes)} known ones'
     raise InputError(f'{where} is of the unknown class {name[:40]!r} ({hint}): mend the name, '
-                     "pass your own classes, or other_classes='ignore' to take such objects "
-                     'for background.')
+                     "pass your own classes, or other_classes='ignore' (--other_classes ignore) to "
+                     'take such objects for background.')
 
 # %% ../nbs/20f_annotations.ipynb #box
 EDGE_TOLERANCE = 1.  # pixels; some official boxes end one pixel outside their image

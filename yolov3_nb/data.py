@@ -97,7 +97,9 @@ def find_devkit(
             return place
     raise InputError(f'No devkit found: looked for {places[0]}/Annotations (and {name} at {root} '
                      'itself); make the embedded data set with `yolov3_data toy`, fetch VOC with '
-                     '`yolov3_data download`, or give the folder that holds VOCdevkit.')
+                     '`yolov3_data download`, give the folder that holds VOCdevkit, or bring '
+                     'images and labels of your own into this form with '
+                     '`yolov3_data import DIR OUT`.')
 
 # %% ../nbs/01_data.ipynb #read-split
 _FLAGGED = re.compile(r'(.*\S)\s+(-1|0|1)')
@@ -158,11 +160,12 @@ class VOCDataset(torch.utils.data.Dataset):
     ):
         if other_classes not in ('refuse', 'ignore'):
             raise InputError(f"other_classes={other_classes!r}: give 'refuse' or 'ignore'.")
+        self.sets = tuple((year, split) for year, split in sets)
         self.classes = check_classes(classes)
         self.difficult = difficult
         self.other_classes = other_classes
         named = []
-        for year, split in sets:
+        for year, split in self.sets:
             devkit = find_devkit(root, year)
             named += [(devkit, name) for name in read_split(devkit, split)]
         images = list(dict.fromkeys(named))  # each once, in order
