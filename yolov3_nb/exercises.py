@@ -749,19 +749,20 @@ def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=Tr
 EXERCISES['05_params'] = Exercise(_stage_parameters,
                                   cases=lambda: [(2, 4, 1), (2, 4, 3), (32, 64, 1), (512, 1024, 4)],
                                   mistakes={
-    'Batch norm is missing: it has a scale and a shift for each channel that leaves the brick.':
+    'Batch norm is missing: it has a scale and a shift for each channel that leaves the block.':
         dict(norm=0),
     'Batch norm has a scale *and* a shift: two for each channel.': dict(norm=1),
     'The running mean and variance are no parameters: nothing trains them. Two for each channel '
     'are left.': dict(norm=4),
     'The convolutions have no bias: batch norm, right after them, has a shift of its own.':
         dict(bias=True),
-    'The first brick of the stage is missing: the one with stride 2, from ni to nf channels.':
+    'The first conv block of the stage is missing: the one with stride 2, from ni to nf channels.':
         dict(halving=False),
-    'The 1×1 brick of a block halves the channels: nf to nf // 2, and then back.':
+    'The 1×1 conv block of a residual block halves the channels: nf to nf // 2, and then back.':
         dict(narrow=False),
     'You counted a single residual block: there are `depth` of them.': dict(blocks='one'),
-    'The second brick of a block is 3×3: nine weights for each pair of channels.': dict(back=1)})
+    'The second conv block of a residual block is 3×3: nine weights for each pair of channels.':
+        dict(back=1)})
 
 # %% ../nbs/19_exercises.ipynb #window
 def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False):
