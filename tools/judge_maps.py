@@ -49,13 +49,13 @@ def judged_image(model, ds, squares, dets, image, seed):
     return rows
 
 
-def judge(model, ds, n, seconds, seed):
+def judge(model, ds, n, end, seed):
     "A table with a row for each detection and map; images in random order until time is up."
     squares = DetectionDataset(ds, test_transform(model.image_size), model.image_size)
     dets = _true_detections(model, ds, squares, n, 32, seed)
     images = dets['image'].unique()
     images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
-    rows, end = [], time.time() + seconds
+    rows = []
     for image in images.tolist():
         if time.time() > end:
             break
@@ -82,7 +82,7 @@ def main(argv=None):
     p.add_argument('data', type=Path, help='the folder that holds VOCdevkit')
     p.add_argument('--detections', type=int, default=500)
     p.add_argument('--images', type=int, help='only the first images of the split')
-    p.add_argument('--seconds', type=float, default=1e9)
+    p.add_argument('--seconds', type=float, default=1e9, help='when to stop, from the start on')
     p.add_argument('--seed', type=int, default=0)
     p.add_argument('--results', required=True, help='written to results/NAME.json')
     a = p.parse_args(argv)
@@ -91,7 +91,7 @@ def main(argv=None):
     ds = VOCDataset(a.data, (('2007', 'test'),), model.class_names)
     if a.images:
         ds = ds.select(range(a.images))
-    table = judge(model, ds, a.detections, a.seconds, a.seed)
+    table = judge(model, ds, a.detections, start + a.seconds, a.seed)
     means = table.groupby('map', sort=False)[MEASURES].mean().round(4)
     result = {
         'name': a.results, 'command': f'tools/judge_maps.py {a.weights.name} --results {a.results}',
