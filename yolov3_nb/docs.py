@@ -253,7 +253,7 @@ WORDS_A_MINUTE, LINES_A_MINUTE = 150, 6
 
 def chapter_card(
     file, # path of a chapter's notebook
-)->dict: # number, file, title, needs (numbers), read and do (minutes), exercises, questions
+)->dict: # number, file, title, needs (numbers), prose, read, do (minutes), exercises, questions
     "What a chapter holds and asks for, read from its notebook."
     file = Path(file)
     cells = json.loads(file.read_text(encoding='utf-8'))['cells']
@@ -267,6 +267,7 @@ def chapter_card(
     return {'number': file.name.split('_')[0], 'file': file.name,
             'title': re.match(r'# (.+)', prose)[1],
             'needs': re.findall(r'\]\((\d+b?)_\w+\.ipynb\)', needs[1] if needs else ''),
+            'prose': len(prose.split())/WORDS_A_MINUTE,
             'read': len(prose.split())/WORDS_A_MINUTE + len(lines)/LINES_A_MINUTE,
             'exercises': len(minutes), 'do': sum(minutes),
             'questions': len(re.findall(r'<summary>Answer', prose))}
