@@ -10,8 +10,6 @@ __all__ = ['NECK', 'ONE_FILE', 'detect_images', 'transfer_backbone', 'fold_batch
 import copy
 import json
 import math
-import shutil
-import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,7 @@ from .anchors import MAX_STRETCH, STRIDES, scale_anchors
 from .augment import test_transform, unletterbox_boxes
 from .data import InputError
 from .model import ConvBlock, YOLOv3, check_finite_outputs, detect, eval_mode
+from .files import folder_beside
 from .hub import check_side
 
 # %% ../nbs/11_export.ipynb #detect_images
@@ -180,23 +179,17 @@ def write_beside(
 ): # context: a new folder beside it; what is in it is moved to where `file` is if all went well
     "Nothing half-written: files are made in a folder of their own, and moved when whole."
     file = Path(file)
+    if file.is_dir():
+        raise InputError(f'{file} cannot be written (a folder is there): give another name.')
     try:
-        if file.is_dir():
-            raise IsADirectoryError(0, 'a folder is there')
-        beside = Path(tempfile.mkdtemp(prefix='.writing-', dir=file.parent))
+        with folder_beside(file) as beside:
+            yield beside
+            last = lambda path: path.name == file.name
+            for made in sorted(beside.iterdir(), key=last):
+                made.replace(file.parent/made.name)
     except OSError as e:
-        raise InputError(f'{file} cannot be written ({e.strerror}): '
-                         'give another name, in a folder that exists.') from None
-    try:
-        yield beside
-        last = lambda path: path.name == file.name
-        for made in sorted(beside.iterdir(), key=last):
-            made.replace(file.parent/made.name)
-    except OSError as e:
-        raise InputError(f'{file} cannot be written ({e.strerror or e}): '
-                         'make room, or give another name.') from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        raise InputError(f'{file} cannot be written ({e.strerror or e}): make room, or give '
+                         'another name, in a folder that exists.') from None
 
 # %% ../nbs/11_export.ipynb #export_onnx
 ONE_FILE = 1_900_000_000 # bytes of weights; protobuf, the form of an ONNX file, ends at 2 GB
