@@ -25,8 +25,8 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from .data import EDGE_TOLERANCE, _flag
-from .data import _text as _one
+from .annotations import EDGE_TOLERANCE, flag_at
+from .annotations import text_at as _one
 from .loading import CheckedDataset
 from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits, read_image,
                              read_xml)
@@ -178,7 +178,7 @@ def _voc_object(node, where):
     corners = [_number(_one(boxes[0], k, where), where, f'<{k}>')
                for k in ('xmin', 'ymin', 'xmax', 'ymax')]
     x1, y1, x2, y2 = corners
-    flags = _flag(node, 'difficult', where), _flag(node, 'truncated', where)
+    flags = flag_at(node, 'difficult', where), flag_at(node, 'truncated', where)
     return name, (x1 - 1, y1 - 1, x2, y2), *flags, where  # pixels from 1 -> edges from 0
 
 # %% ../nbs/12_own_images.ipynb #read-voc
