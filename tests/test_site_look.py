@@ -179,7 +179,8 @@ def test_plots_turn_dark_and_photographs_do_not(browser, module, tmp_path):
     ('boxes.html', []), ('solutions/boxes.html', ['Solutions']), ('figure.html', ['Workshops'])])
 def test_what_stands_behind_the_course_is_folded(address, module, page, open_):
     html = (module.config().doc_path/page).read_text(encoding='utf-8')
-    folded = r'<span class="menu-text">(Solutions|Workshops)</span></a>.*?aria-expanded="(true|false)"'
+    folded = (r'<span class="menu-text">(Solutions|Workshops)</span></a>.*?'
+              r'aria-expanded="(true|false)"')
     states = dict(re.findall(folded, html, re.S))
     assert states == {name: str(name in open_).lower() for name in ('Solutions', 'Workshops')}
 
