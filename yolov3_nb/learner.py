@@ -610,7 +610,7 @@ class Learner:
     def trainer(self):
         "Lightning's `Trainer`"
         if self.recipe.is_open():
-            self.data  # which settles what the recipe leaves to it
+            _ = self.data  # which settles what the recipe leaves to it
         return make_trainer(self.recipe, self.run)
 
     @cached_property
@@ -839,7 +839,8 @@ class Learner:
         if split is not None and split not in there:
             raise InputError(f'There is no split {split!r} to evaluate on: '
                              f"take {', '.join(there)}.")
-        for split in [split] if split else there:
+        wanted = [split] if split else there
+        for split in wanted:
             ds = getattr(self.data, f'{split}_ds')
             if self.recipe.progress:
                 print(f'Evaluating on {len(ds)} {split} images', file=sys.stderr)
