@@ -12,6 +12,7 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
 import tempfile
 import unicodedata
@@ -1214,7 +1215,13 @@ def import_folder(
         raise InputError(f'{out} cannot be written ({e.strerror or e}): make room, or give another '
                          'folder.') from None
     return [*data.summary().splitlines(), '', f'Written: {out/"VOCdevkit"/f"VOC{year}"}, '
-            f'{_plural(written, "image")}, classes {",".join(data.classes)}.']
+            f'{_plural(written, "image")}.', *_next_steps(out, data.classes)]
+
+def _next_steps(out, classes):
+    "The commands that follow an import."
+    where, names = shlex.quote(str(out)), shlex.quote(','.join(classes))
+    return [f'Look at it:  yolov3_data inspect {where} --classes {names}',
+            f'Train on it: yolov3_train --data {where} --start voc']
 
 def _write_devkit(data, devkit, skip_bad):
     "Write images, annotations and split lists; returns how many images."
