@@ -78,7 +78,7 @@ def main():
     p.add_argument('folder')
     p.add_argument('set', choices=SETS)
     p.add_argument('start', choices=STARTS)
-    p.add_argument('--steps', type=int, default=240)
+    p.add_argument('--steps', type=int, default=96)
     p.add_argument('--out', default=ROOT/'results'/'own_public.json', type=Path)
     args = p.parse_args()
     about, figures = one_run(args.folder, args.set, args.start, args.steps)

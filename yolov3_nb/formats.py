@@ -1153,8 +1153,13 @@ def from_folder(
         mine = [i for i, s in enumerate(split) if s == name]
         sets[name] = FolderDataset([ids[i] for i in mine], [pairs[i][0].image for i in mine],
                                    [pairs[i][1] for i in mine], classes) if mine else None
-    return DetectionData(name=files.root.resolve().name or 'mine', layout=reading.words,
+    return DetectionData(name=_name_of_set(files), layout=reading.words,
                          classes=classes, how=how, notes=reading.notes, **sets)
+
+def _name_of_set(files):
+    "The name of the folder; that of the devkit in it, where it holds one that is nobody else's."
+    own = [d.name[3:] for d in _devkits(files) if re.fullmatch(r'VOC(?!\d{4}$).+', d.name)]
+    return own[0] if len(own) == 1 else files.root.resolve().name or 'mine'
 
 def _open_folder(path, layout):
     "The files of a folder, and the layout where a single label file was named."

@@ -671,7 +671,8 @@ class Learner:
                 print(sentence)
         print(f'{len(self.data.train_ds)} images, {r.epochs} epochs, width {r.width}, '
               f'{r.size} pixels, seed {r.seed} → {self.run}')
-        if r.patience and not self.resumed:
+        validations = r.epochs // min(r.val_every, r.epochs)
+        if r.patience and r.patience < validations and not self.resumed:
             print(f'Ends early after {r.patience} validations without a better loss.')
         if self.estimate:
             print(self.estimate)
