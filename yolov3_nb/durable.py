@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['whole_epoch', 'due', 'WholeEpochs', 'checkpoints', 'Patience', 'lost_patience', 'checkpoint_left', 'Interruptible',
-           'end_with_parent', 'start_worker', 'final_model', 'Milestones']
+           'start_worker', 'final_model', 'images_after', 'Milestones']
 
 # %% ../nbs/20c_durable.ipynb #imports-export
 import math
@@ -167,7 +167,7 @@ class Interruptible(Checkpoint):
         self.restore()
 
 # %% ../nbs/20c_durable.ipynb #start_worker
-def end_with_parent():
+def _end_with_parent():
     "Let this process, one of `multiprocessing`, end when its parent does, however that ended."
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -183,7 +183,7 @@ def start_worker(
     "For a DataLoader's `worker_init_fn`: one thread, no signals, no life after the parent."
     worker_init(worker_id)
     if torch.utils.data.get_worker_info():
-        end_with_parent()
+        _end_with_parent()
 
 # %% ../nbs/20c_durable.ipynb #final_model
 def final_model(
@@ -198,6 +198,23 @@ def final_model(
     return module.model
 
 # %% ../nbs/20c_durable.ipynb #Milestones
+def images_after(
+    steps:int, # of the optimiser
+    n:int, # training images
+    batch:int, # images a batch and device
+    accumulate:int=1, # batches a step
+    world:int=1, # devices
+)->int:
+    """Training images that so many steps used, over all devices.
+
+    The last step of an epoch takes the batches that are left, though they be fewer than
+    `accumulate`; a set too small for one batch makes one of its own."""
+    share = n // world                                # of an epoch, for each device
+    batches = max(1, share // batch)                  # an incomplete last batch is left out
+    epochs, rest = divmod(steps, math.ceil(batches / accumulate))
+    done = epochs * batches + min(rest * accumulate, batches)
+    return done * min(batch, share) * world
+
 class Milestones(Callback):
     "Keeps the averaged weights, in 16 bits, and a checkpoint when the run has seen so many images."
     def __init__(self,
@@ -209,8 +226,9 @@ class Milestones(Callback):
 
     def seen(self, trainer)->int:
         "Images that the optimiser's steps so far have used, over all devices."
-        per_step = trainer.datamodule.batch_size * trainer.accumulate_grad_batches
-        return trainer.global_step * per_step * trainer.world_size
+        data = trainer.datamodule
+        return images_after(trainer.global_step, len(data.train_ds), data.batch_size,
+                            trainer.accumulate_grad_batches, trainer.world_size)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         for n in self.images:

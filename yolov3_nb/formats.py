@@ -26,7 +26,9 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from .data import EDGE_TOLERANCE
+from .data import EDGE_TOLERANCE, _flag
+from .data import _text as _one
+from .loading import CheckedDataset
 from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits, read_image,
                              read_xml)
 from .loading import other_boxes
@@ -135,6 +137,7 @@ class Found:
     size: tuple|None = None # (h, w) as written in the label file
     shares: bool = False # coordinates are shares of width and height instead of pixels
     viewed: bool = False # coordinates are those of the upright image, whatever `size` says
+    unclear: bool = False # EXIF turns the image, and its labels do not tell which form they count
     said: str = '' # name of the image as written in the label file
     faults: list = field(default_factory=list) # sentences
 
@@ -165,21 +168,6 @@ def _read_text(path, what):
         raise InputError(f'The {what} {path} cannot be read ({reason}): write it again.') from None
 
 # %% ../nbs/12_own_images.ipynb #voc-object
-def _one(node, tag, where):
-    "The text of the one element `tag` of `node`; '' where there is none."
-    found = node.findall(tag)
-    if len(found) > 1:
-        raise InputError(f'{where} has {len(found)} <{tag}>, and only one can be true: '
-                         'remove the others.')
-    return (found[0].text or '').strip() if found else ''
-
-def _flag(node, tag, where):
-    "The 0 or 1 of the element `tag`; a missing one is 0."
-    text = _one(node, tag, where)
-    if text not in ('', '0', '1'):
-        raise InputError(f'{where} has {text[:40]!r} where <{tag}> should be 0 or 1: mend it.')
-    return text == '1'
-
 def _voc_object(node, where):
     "One <object> of VOC as class, 0-based edges and flags."
     name = _one(node, 'name', where)
@@ -775,6 +763,8 @@ def _frame(found, stored, turn):
     upright = stored[::-1] if turn >= 5 else stored
     written = found.size if found.size and min(found.size) > 0 else None
     if found.shares or written in (None, upright):
+        tells = written and stored != upright or found.viewed
+        found.unclear = bool(found.objects) and turn > 1 and not tells
         return upright, 1
     if written != stored:
         (h, w), (real_h, real_w) = written, upright
@@ -910,7 +900,7 @@ def deal(
     return split
 
 # %% ../nbs/12_own_images.ipynb #folder-dataset
-class FolderDataset(torch.utils.data.Dataset):
+class FolderDataset(CheckedDataset):
     "Images and checked targets of one split; an item is `(image (H, W, 3) uint8, target)`."
     def __init__(self,
         ids:list, # one an image, unique
@@ -944,14 +934,6 @@ class FolderDataset(torch.utils.data.Dataset):
             raise InputError(f'{self.paths[i]} has changed since its labels were read: read the '
                              'folder again.')
         return img, self.target(i)
-
-    def faults(self, i):
-        "What is wrong with image `i`, sentences; its labels were checked when they were read."
-        try:
-            self[i]
-        except InputError as e:
-            return [str(e)]
-        return []
 
     def select(self, keep):
         "The same data set with only the images whose numbers are in `keep`."
@@ -1192,6 +1174,10 @@ def _note_images(files, pairs, notes):
     zero = sum(f.size is not None and min(f.size) <= 0 for f, _ in pairs)
     if zero:
         notes.append(f'{_plural(zero, "image")} of size 0 in the labels: their own size was taken')
+    unclear = sum(f.unclear for f, _ in pairs)
+    if unclear:
+        notes.append(f'{_plural(unclear, "image")} turned by EXIF with labels that do not tell '
+                     'which form they count: they are taken to count the image as it is shown')
 
 # %% ../nbs/12_own_images.ipynb #import-folder
 def import_folder(

@@ -462,19 +462,9 @@ def voc_split(
     return without_bad(ds) if skip_bad else ds
 
 class VOCDataModule(DetectionDataModule):
-    "`DetectionDataModule.from_voc` as a class; older checkpoints know it by this name."
-    def __init__(self,
-        root:str|Path, # folder that holds VOCdevkit
-        train=(('2007', 'train'),), # (year, split) pairs to learn from
-        val=(('2007', 'val'),), # to choose recipes by; empty: none
-        test=(('2007', 'test'),), # for the final figures only; empty: none
-        classes=VOC_CLASSES, # class names, in the order of their labels
-        limit:int=None, # only the first so many images of each split
-        skip_bad:bool=False, # leave out, and name, images that cannot be used
-        **kwargs, # for `DetectionDataModule`
-    ):
-        splits = [voc_split(root, sets, classes, limit, skip_bad) for sets in (train, val, test)]
-        super().__init__(*splits, classes=classes, **kwargs)
+    "`DetectionDataModule.from_voc` as a class; older code and checkpoints know it by this name."
+    def __init__(self, *args, **kwargs):
+        vars(self).update(vars(self.from_voc(*args, **kwargs)))
 
 # %% ../nbs/08_training.ipynb #accuracy_lines
 def accuracy_lines(
