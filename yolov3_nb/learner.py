@@ -354,12 +354,12 @@ def time_estimate(
     dm, # its data module, set up
     trainer, # from `make_trainer`
     done:int=0, # epochs that are trained already
-)->str|None: # a sentence; None for a run that is over as soon as it was measured
+)->str|None: # a sentence; None where measuring would take a twentieth of the run
     "How long a run will take, from a few steps"
     a_batch = recipe.batch * trainer.world_size
     batches = max(1, len(dm.train_ds) // a_batch)
     epochs = recipe.epochs - done
-    if batches * epochs < 60:
+    if batches * epochs < 20 * 6:
         return None
     taken = sorted(measure_steps(recipe, dm, trainer)[1:])
     if not taken:
