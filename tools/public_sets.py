@@ -1,4 +1,4 @@
-"""Fine-tune on three public sets of photographs: `python tools/public_sets.py FOLDER SET START ...`.
+"""Fine-tune on public photographs: `python tools/public_sets.py FOLDER SET START ...`.
 
 FOLDER holds clones of three repositories, each under its short name:
 
@@ -8,7 +8,8 @@ FOLDER holds clones of three repositories, each under its short name:
 
 SET is one of them, START is scratch, toy, voc, toy-frozen or voc-frozen. Each run makes the same
 number of steps with the same settings and seed, and its figures are added to
-results/own_public.json, or --out; a run that stands there already is not made again. The photographs stay where they are."""
+results/own_public.json, or --out; a run that stands there already is not made again. The
+photographs stay where they are."""
 import argparse
 import json
 import shlex
