@@ -44,8 +44,9 @@ def first_copies(ds):
 def figures_of(learner, minutes):
     "What the table of the chapter needs of one run."
     test = learner.figures['test']
-    return dict(map50=test['map50'], map_coco=test['map_coco'], ap50=test['ap50'], steps=learner.trainer.global_step,
-                epochs=learner.recipe.epochs, minutes=round(minutes, 2))
+    return dict(map50=test['map50'], map_coco=test['map_coco'], ap50=test['ap50'],
+                steps=learner.trainer.global_step, epochs=learner.recipe.epochs,
+                minutes=round(minutes, 2))
 
 
 def one_run(dm, start, steps):
