@@ -12,9 +12,7 @@ import copy
 import json
 import math
 import os
-import shutil
 import struct
-import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .anchors import ANCHORS, MAX_STRETCH, STRIDES, scale_anchors
 from .augment import test_transform, unletterbox_boxes
 from .data import InputError, VOC_CLASSES
+from .files import folder_beside
 from .model import ConvBlock, YOLOv3, check_finite_outputs, detect, eval_mode
 from .hub import check_numbers, check_side
 
@@ -248,23 +247,17 @@ def write_beside(
 ): # context: a new folder beside it; what is in it is moved to where `file` is if all went well
     "Nothing half-written: files are made in a folder of their own, and moved when whole."
     file = Path(file)
+    if file.is_dir():
+        raise InputError(f'{file} cannot be written (a folder is there): give another name.')
     try:
-        if file.is_dir():
-            raise IsADirectoryError(0, 'a folder is there')
-        beside = Path(tempfile.mkdtemp(prefix='.writing-', dir=file.parent))
+        with folder_beside(file) as beside:
+            yield beside
+            last = lambda path: path.name == file.name
+            for made in sorted(beside.iterdir(), key=last):
+                made.replace(file.parent/made.name)
     except OSError as e:
-        raise InputError(f'{file} cannot be written ({e.strerror}): '
-                         'give another name, in a folder that exists.') from None
-    try:
-        yield beside
-        last = lambda path: path.name == file.name
-        for made in sorted(beside.iterdir(), key=last):
-            made.replace(file.parent/made.name)
-    except OSError as e:
-        raise InputError(f'{file} cannot be written ({e.strerror or e}): '
-                         'make room, or give another name.') from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        raise InputError(f'{file} cannot be written ({e.strerror or e}): make room, or give '
+                         'another name, in a folder that exists.') from None
 
 # %% ../nbs/11_export.ipynb #save_darknet
 DARKNET_HEADER = struct.pack('<3iq', 0, 2, 5, 0)  # version 0.2.5, no images seen

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 import warnings
@@ -25,7 +26,8 @@ from pathlib import Path
 from .anchors import ANCHORS, kmeans_anchors, scale_anchors
 from .data import draw_boxes, find_devkit, find_faults
 from .files import (
-    InputError, check_writable, read_image, read_json, remove_empty, write_json, write_whole)
+    Claim, InputError, check_writable, read_image, read_json, remove_empty, remove_left,
+    write_json, write_whole)
 from yolov3_nb.loading import (
     box_shapes, holds_voc, is_own, is_year, object_names, other_boxes, propose_size, proposals,
     trim_batch)
@@ -34,9 +36,9 @@ from yolov3_nb.recipe import (
     Recipe, check_resumed, read_classes, read_lambdas, read_milestones, read_recipe,
     read_seconds)
 from .report import figure_bytes, read_curves, run_figures, write_report
-from yolov3_nb.runs import (
+from .runs import (
     check_checkpoint, data_name, epochs_done, headline, new_run, read_checkpoint, record,
-    results_file)
+    results_file, write_result)
 from .toyvoc import make_toyvoc
 
 # %% ../nbs/25_learner.ipynb #feeding
@@ -431,6 +433,7 @@ def make_trainer(
     import pytorch_lightning as L
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
+    from yolov3_nb.durable import WholeCheckpoints
     _quieten()
     keep_memory()
     loggers = [CSVLogger(run, name='', version=''),
@@ -443,6 +446,7 @@ def make_trainer(
             devices=recipe.devices, strategy=recipe.strategy, accelerator=recipe.accelerator,
             precision=choose_precision(recipe.precision, recipe.accelerator),
             callbacks=make_callbacks(recipe, run), logger=loggers, log_every_n_steps=10,
+            plugins=[WholeCheckpoints()],
             use_distributed_sampler=False, enable_model_summary=False,
             enable_progress_bar=recipe.progress, default_root_dir=run)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as e:
@@ -461,9 +465,15 @@ def keep_log(
     run:Path, # run folder
 ):
     "Give the log of an interrupted run a number: the logger begins a new file"
-    if (run/'metrics.csv').exists():
-        number = len(list(run.glob('metrics_*.csv')))
-        (run/'metrics.csv').rename(run/f'metrics_{number:03d}.csv')
+    log = run/'metrics.csv'
+    if not log.exists():
+        return
+    written = log.read_bytes()
+    whole, end, cut = written.rpartition(b'\n')
+    if cut:  # the process was killed within this line
+        write_whole({log: whole + end})
+    number = len(list(run.glob('metrics_*.csv')))
+    log.rename(run/f'metrics_{number:03d}.csv')
 
 # %% ../nbs/25_learner.ipynb #train_epochs
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # errors of a disk, or a file, that takes no more
@@ -483,7 +493,10 @@ def train_epochs(
     try:
         trainer.fit(module, datamodule=dm, ckpt_path=checkpoint, weights_only=True)
         return True
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
+    except (KeyboardInterrupt, SystemExit) as e:  # Lightning turns the one into the other
+        stopper = interruptible(trainer)
+        terminated = getattr(e, 'code', None) == 128 + signal.SIGTERM
+        stopper.asked = stopper.asked or (signal.SIGTERM if terminated else signal.SIGINT)
         print(f'\nStopped at once, in epoch {trainer.current_epoch}. {how}', file=sys.stderr)
         return False
     except OSError as e:
@@ -496,8 +509,9 @@ def train_epochs(
     except Exception as e:
         if checkpoint is None or interruptible(trainer).start is not None:
             raise
-        raise InputError(f'{checkpoint} does not fit this run ({first_sentence(e)}): move it away, '
-                         'and the run starts again from its settings.') from None
+        raise InputError(f'{checkpoint} does not fit this run ({type(e).__name__}: '
+                         f'{first_sentence(e)}): move it away, and the run starts again from its '
+                         'settings.') from e
 
 # %% ../nbs/25_learner.ipynb #with_absolute_paths
 def with_absolute_paths(
@@ -557,6 +571,7 @@ class Learner:
             self.recipe, self.folder = read_recipe(led), led
         self.command = ['Learner.fit'] # what a record says made it
         self.start = time.time()
+        self.claim = None # on the run folder, as long as this process trains there
         self.model = None # the trained network, as it was saved
         self.figures, self.found, self.result = {}, None, None
 
@@ -621,6 +636,8 @@ class Learner:
             new_run(self.run)  # refuses a folder that holds a run
         made = check_writable(self.run, 2**28, advice)
         try:
+            if self.leads:
+                self._claim_run()
             dm, recipe = self.data, self.recipe  # which is settled with the data
             check_enough(recipe, dm, self.trainer.world_size)
             if self.leads and not recipe.skip_bad:
@@ -634,10 +651,24 @@ class Learner:
                 write_json(self.run/'settings.json', asdict(self.recipe))
                 os.environ['YOLOV3_RUN'] = str(self.run)  # for processes of further devices
         except BaseException:
+            self._release()
             if made:
                 shutil.rmtree(self.run, ignore_errors=True)
             remove_empty(made)
             raise
+
+    def _claim_run(self):
+        "Refuse a run that another process trains, and remove what a killed one left"
+        if self.claim is None:
+            self.claim = Claim(self.run/'.lock', f'{self.run} is being trained by another process: '
+                               'wait for its end, or give another --out.')
+            remove_left(self.run/'images')
+
+    def _release(self):
+        "Let other processes train in the run folder"
+        if self.claim is not None:
+            self.claim.release()
+        self.claim = None
 
     def fit(self)->bool: # whether all epochs are done
         "Train, or go on where the run was interrupted; the weights go into the run folder"
@@ -652,9 +683,19 @@ class Learner:
         self.prepare()
         if self.leads:
             self._say_what_begins()
+        try:
+            return self._train()
+        finally:
+            self._release()
+
+    def _train(self)->bool: # whether all epochs are done
+        "Train from the checkpoint, or from the start, and keep the weights"
         last = self._checked_checkpoint()
         if last and self._is_trained():
             return self._end_with(self._checkpoint)
+        if last:  # its tensors are mapped from the file, which training is going to replace
+            step = self._checkpoint['global_step']
+            self._checkpoint = dict(global_step=step)
         came_through = train_epochs(self.trainer, self.module, self.data, self.run, last)
         if not self.leads:
             sys.exit() # what follows in the script is for the first process to do
@@ -735,13 +776,16 @@ class Learner:
             return self._keep_weights()
         self.broken_off = True
         if interruptible(trainer).asked:
-            save_weights(self.module.model, self.run/'weights', self.recipe.half)
+            finished = (self.run/'metrics.json').exists() # with fewer epochs: its weights stay
+            folder = self.run/('weights_so_far' if finished else 'weights')
+            save_weights(self.module.model, folder, self.recipe.half)
         else:  # time is up: these weights are what the run was to give by now
+            folder = self.run/'weights'
             where = 'after' if whole else 'in'
             self.stopped = f'{where} epoch {trainer.current_epoch} of {epochs}, by max_time'
             self._keep_weights()
         print(f'\nStopped in epoch {trainer.current_epoch - (not whole)}, at step '
-              f'{trainer.global_step}. Weights so far: {self.run/"weights"}. '
+              f'{trainer.global_step}. Weights so far: {folder}. '
               f'Go on with: yolov3_train --resume {self.run}', file=sys.stderr)
         return False
 
@@ -750,9 +794,20 @@ class Learner:
         best = self.run/'best.ckpt'
         if self.recipe.checkpoint == 'best' and best.exists():
             self.module.load_state_dict(read_checkpoint(best)['state_dict'])
+        elif self.recipe.checkpoint == 'best':
+            print('There were no validation images to choose the best weights by: '
+                  'the run ends with its last.', flush=True)
+        self._set_aside()
         save_weights(self.module.model.eval(), self.run/'weights', self.recipe.half)
         self._reopen()
         return True
+
+    def _set_aside(self):
+        "Rename figures of other weights: what is measured and what is saved belong together"
+        for name in ('metrics.json', 'report.html'):
+            if (self.run/name).exists():
+                (self.run/name).replace(self.run/f'before_{name}')
+        shutil.rmtree(self.run/'weights_so_far', ignore_errors=True)
 
     def _is_finished(self)->bool:
         "Whether the run was trained and measured to its end"
@@ -849,7 +904,7 @@ class Learner:
             write_json(self.run/'metrics.json', self.result)
             write_report(self.run, self.result, self._settings(), figures)
         if results:
-            write_json(results_file(results), self.result)
+            write_result(results, self.result)
         return self.run/'report.html'
 
     def images_seen(self)->int:

@@ -10,10 +10,9 @@ __all__ = ['DEVICES', 'FORMS', 'choose_device', 'to_device', 'device_name', 'pro
 import os
 import platform
 import re
-import tempfile
 from pathlib import Path
 
-from .files import InputError
+from .files import InputError, folder_beside
 
 # %% ../nbs/22_networks.ipynb #choose_device
 DEVICES = 'cpu', 'cuda', 'mps', 'xpu'  # kinds that a network can compute on
@@ -128,10 +127,12 @@ def save_weights(
     folder = Path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix='.weights-', dir=folder.parent) as beside:
+        with folder_beside(folder) as beside:
             model.save_pretrained(beside, half=half)
-            folder.mkdir(exist_ok=True)
-            for file in sorted(Path(beside).iterdir()):
+            if not os.path.lexists(folder):
+                beside.rename(folder)
+                return folder
+            for file in sorted(beside.iterdir()):
                 file.replace(folder/file.name)
     except (OSError, ValueError, SafetensorError) as e:
         if isinstance(e, InputError):

@@ -106,7 +106,7 @@ def read_curves(
     last = Path(run)/'metrics.csv'
     if last.exists():
         files.append(last)
-    logs = [pd.read_csv(file) for file in files]
+    logs = [pd.read_csv(file) for file in files if file.stat().st_size]
     return pd.concat(logs, ignore_index=True) if logs else pd.DataFrame()
 
 # %% ../nbs/24_report.ipynb #plot_curves
