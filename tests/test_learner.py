@@ -104,8 +104,8 @@ def test_a_prediction_that_is_terminated_leaves_tables_of_what_was_done(tmp_path
         time.sleep(.1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
-    assert sorted(os.listdir(tmp_path/'out')) == [
-        'a.jpg', 'detections.csv', 'detections.json', 'unfinished.jsonl']  # the same command goes on
+    assert sorted(os.listdir(tmp_path/'out')) == [  # the same command goes on
+        'a.jpg', 'detections.csv', 'detections.json', 'unfinished.jsonl']
 
 def learner_of(*line):
     from yolov3_nb import cli
