@@ -7,7 +7,7 @@ __all__ = ['LIMITS', 'SCORE_THRESHOLD', 'NMS_THRESHOLD', 'KINDS', 'METHODS', 'EX
            'check_upload', 'read_upload', 'check_settings', 'find', 'grid_names', 'grid_choices', 'draw_found',
            'table_rows', 'say_found', 'occlusion_maps', 'why_map', 'say_box', 'choose', 'explain', 'box_at', 'cells_at',
            'guesses', 'why_not', 'show_found', 'show_why', 'show_meant', 'show_grids', 'show_methods', 'answer_files',
-           'Worker', 'BodyLimit', 'describe', 'build_app', 'upload_folder', 'Served', 'serve']
+           'Worker', 'describe', 'build_app', 'upload_folder', 'Served', 'serve']
 
 # %% ../nbs/11b_app.ipynb #imports-export
 import csv
@@ -630,59 +630,6 @@ class Worker:
             traceback.print_exc()   # for whoever runs the app, not for whoever uses it
             raise InputError('Something went wrong in here, and it is not your fault: '
                              'try another image.') from None
-
-# %% ../nbs/11b_app.ipynb #BodyLimit
-async def _refuse(send, status, why): # a whole answer: one sentence, and the end of the connection
-    head = [(b'content-type', b'application/json'), (b'connection', b'close')]
-    await send({'type': 'http.response.start', 'status': status, 'headers': head})
-    await send({'type': 'http.response.body', 'body': json.dumps({'detail': why}).encode()})
-
-class BodyLimit:
-    "ASGI middleware: refuse a body that is too large or too slow while it still comes in."
-
-    def __init__(self,
-        app, # that is guarded
-        megabytes:float, # of one body
-        seconds:float # until it is complete
-    ):
-        self.app, self.bytes, self.seconds = app, int(megabytes*2**20), seconds
-
-    async def __call__(self, scope, receive, send):
-        "Answer one request; of what is refused, only our own answer goes out."
-        if scope['type'] != 'http' or scope['method'] not in ('POST', 'PUT'):
-            return await self.app(scope, receive, send)
-        clock = asyncio.get_running_loop()
-        end, got, whole, why, started = clock.time() + self.seconds, 0, False, None, False
-
-        async def counted():
-            nonlocal got, whole, why
-            if whole:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max(0, end - clock.time()))
-            except TimeoutError:
-                why = 408, f'That took longer than the {self.seconds:g} seconds allowed.'
-                raise OSError(why[1]) from None
-            got += len(message.get('body', b''))
-            whole = not message.get('more_body')
-            if got > self.bytes:
-                why = 413, f'That is more than the {self.bytes >> 20} MB allowed.'
-                raise OSError(why[1])
-            return message
-
-        async def noted(message):
-            nonlocal started
-            if started or not why:
-                started = True
-                await send(message)
-
-        try:
-            await self.app(scope, counted, noted)
-        except Exception:
-            if not why:
-                raise
-        if why and not started:
-            await _refuse(send, *why)
 
 # %% ../nbs/11b_app.ipynb #describe
 _RECORDS = {'toy': 'toy', 'voc': 'voc07'}   # weights of the course -> their file in results/

@@ -129,10 +129,15 @@ _EXAMPLES = '''examples:
   yolov3_train                                   ToyVOC, minutes on two CPU cores
   yolov3_train --preset voc --data ~/VOC         the real thing, for a GPU
   yolov3_train --data ~/VOC --preset voc_cpu     PASCAL VOC on a laptop, in about two hours
-  yolov3_train --data pens --start voc           images and labels of your own, in any layout
   yolov3_train --lr find                         ask a range test for the learning rate
   yolov3_train --limit 8 --epochs 150 --mosaic 0 --strength 0 --ema 0     overfit eight images
-  yolov3_train --resume runs/toy-1               go on with an interrupted run'''
+  yolov3_train --resume runs/toy-1               go on with an interrupted run
+your own images:
+  yolov3_data import pens clean                  labels in VOC's, COCO's or YOLO's form
+  yolov3_data inspect clean --classes pen,cup    a page of counts, samples and faults
+  yolov3_train --data clean --start voc          from weights that have seen photographs
+  yolov3_train --data clean --start toy --freeze    drawings; only the heads are trained
+  yolov3_app --weights runs/own-1/weights        a page with heat maps'''
 
 def train_parser()->argparse.ArgumentParser:
     "The flags of `yolov3_train`"

@@ -9,6 +9,7 @@ __all__ = ['PATIENCE', 'settle', 'make_data', 'make_module', 'duration', 'first_
 # %% ../nbs/25_learner.ipynb #imports-export
 import ctypes
 import errno
+import itertools
 import logging
 import os
 import re
@@ -321,7 +322,7 @@ def _measure_steps(
     module = make_module(replace(recipe, lr=1e-3, anchors='coco', compile=False), dm).to(device)
     optimizer = torch.optim.AdamW(decay_groups(module.model, recipe.weight_decay), lr=1e-6)
     times = [time.monotonic()]
-    for batch in dm.train_dataloader():
+    for batch in itertools.chain.from_iterable(itertools.repeat(dm.train_dataloader(), most)):
         batch = dm.transfer_batch_to_device(batch, device, 0)
         batch = trim_batch(batch) if recipe.rect else batch
         with trainer.strategy.precision_plugin.forward_context():
@@ -355,12 +356,12 @@ def _time_estimate(
     dm, # its data module, set up
     trainer, # from `make_trainer`
     done:int=0, # epochs that are trained already
-)->str|None: # a sentence; None for a run that is over as soon as it was measured
+)->str|None: # a sentence; None where measuring would take a twentieth of the run
     "How long a run will take, from a few steps"
     a_batch = recipe.batch * trainer.world_size
     batches = max(1, len(dm.train_ds) // a_batch)
     epochs = recipe.epochs - done
-    if batches * epochs < 60:
+    if batches * epochs < 20 * 6:
         return None
     taken = sorted(_measure_steps(recipe, dm, trainer)[1:])
     if not taken:
@@ -722,7 +723,8 @@ class Learner:
                 print(sentence)
         print(f'{len(self.data.train_ds)} images, {r.epochs} epochs, width {r.width}, '
               f'{r.size} pixels, seed {r.seed} → {self.run}')
-        if r.patience and not self.resumed:
+        validations = r.epochs // min(r.val_every, r.epochs)
+        if r.patience and r.patience < validations and not self.resumed:
             print(f'Ends early after {r.patience} validations without a better loss.')
         if self.estimate:
             print(self.estimate)
