@@ -350,6 +350,18 @@ def test_images_of_one_name_in_two_years_are_two(tmp_path):
     assert ds.ids == ['a', 'a'] and ds.image_path(0) != ds.image_path(1)
 
 
+# what a mutation of the code once survived
+
+def test_the_largest_anchors_belong_to_the_coarsest_grid():
+    "Else `--anchors auto` would ruin a run without a word."
+    from yolov3_nb.anchors import kmeans_anchors
+    sides = torch.tensor([[10., 10], [12, 10], [14, 10], [50, 50], [52, 50], [54, 50], [200, 200],
+                          [204, 200], [208, 200]])
+    areas = kmeans_anchors(sides).prod(-1)
+    assert (areas[0] > areas[1].max()).all() and (areas[1] > areas[2].max()).all()
+    assert (areas.sort(-1).values == areas).all()
+
+
 # images without objects, classes without images
 
 def tiny_model(classes):

@@ -1,5 +1,5 @@
 "The console scripts as a shell sees them: exit status and one sentence, and no traceback; and what they write is whole or not there."
-import contextlib, json, os, resource, signal, subprocess, time, tracemalloc
+import contextlib, json, os, re, resource, signal, subprocess, time, tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pytest, torch
@@ -53,6 +53,30 @@ def test_what_cannot_work_is_one_sentence_and_leaves_nothing(main, line, says, t
     said = capsys.readouterr().err.strip().splitlines()
     assert e.value.code == 2 and says in said[-1] and said[-1].endswith('.') and not [l for l in said[:-1] if 'Skipped: ' not in l], said
     assert sorted(os.listdir()) == ['empty', 'notes.json']  # no folder of a run, nothing half-written, and what was there is there
+
+SCRIPTS = dict(re.findall(r'(yolov3_\w+)=yolov3_nb\.cli:(\w+)', (ROOT/'settings.ini').read_text()))
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_what_nobody_expected_is_a_sentence_and_debug_shows_the_traceback(name, monkeypatch, capsys):
+    def fail(*args, **kwargs): raise KeyError('the moon')
+    monkeypatch.setattr(cli.FlagParser, 'parse_args', fail)
+    monkeypatch.setattr('sys.argv', [f'/usr/bin/{name}'])
+    for argv in ([], ['--debug']):
+        with pytest.raises(SystemExit) as e: getattr(cli, SCRIPTS[name])(argv)
+        said = capsys.readouterr().err.strip().splitlines()
+        assert e.value.code == 1 and said[-1].startswith(f"{name}: A fault of this program (KeyError: 'the moon'; ")
+        assert '--debug' in said[-1] and (len(said) == 1 if not argv else said[0].startswith('Traceback')), said
+
+def test_every_command_is_one_and_knows_debug():
+    assert len(SCRIPTS) == 7 and all(hasattr(getattr(cli, function), '__wrapped__') for function in SCRIPTS.values())
+    for parser in (cli.train_parser(), cli.eval_parser(), cli.predict_parser(), cli.export_parser(), cli.data_parser(), cli.app_parser()):
+        assert '--debug' in parser.format_help()
+    for line in ('toy --debug', '--debug toy', 'inspect --debug x', 'import --debug a b', 'download --debug'):
+        assert cli.data_parser().parse_args(line.split()).debug
+
+def test_a_reader_that_has_had_enough_is_no_fault():
+    done = subprocess.run('yolov3_train --help | true; echo ${PIPESTATUS[0]}', shell=True, executable='/bin/bash', capture_output=True, text=True, timeout=120)
+    assert done.stderr == '' and done.stdout.strip() in ('0', '141')
 
 def test_what_lightning_says_is_cut_to_a_sentence():
     assert learner.first_sentence(ValueError('Precision 3.5 is wrong. Take another one.\nSee there.')) == 'Precision 3.5 is wrong'

@@ -25,7 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .anchors import ANCHORS, MAX_STRETCH, STRIDES, scale_anchors
 from .augment import test_transform, unletterbox_boxes
 from .data import InputError, VOC_CLASSES
-from .files import folder_beside
+from .files import check_target, folder_beside
 from .model import ConvBlock, YOLOv3, check_finite_outputs, detect, eval_mode
 from .hub import check_numbers, check_side
 
@@ -247,8 +247,7 @@ def write_beside(
 ): # context: a new folder beside it; what is in it is moved to where `file` is if all went well
     "Nothing half-written: files are made in a folder of their own, and moved when whole."
     file = Path(file)
-    if file.is_dir():
-        raise InputError(f'{file} cannot be written (a folder is there): give another name.')
+    check_target(file)
     try:
         with folder_beside(file) as beside:
             yield beside

@@ -439,6 +439,7 @@ class Learner:
         self.leads = True # False in a process that Lightning started for a further device
         self.command = ['Learner.fit'] # what a record says made it
         self.start = time.time()
+        self.last = None # checkpoint file to go on from
         self.claim = None # on the run folder, as long as this process trains there
         self.model = None # the trained network, as it was saved
         self.figures, self.found, self.result = {}, None, None
@@ -505,6 +506,7 @@ class Learner:
             if self.leads and not recipe.skip_bad:
                 refuse_bad(self.data, recipe.progress)
             weights = sum(p.numel() for p in self.module.parameters())
+            self.last = self._checked_checkpoint()
             if self.leads:  # three checkpoints, each of four numbers a weight
                 check_writable(self.run, 48 * weights + 2**26, advice)
                 write_json(self.run/'settings.json', asdict(self.recipe))
@@ -549,7 +551,7 @@ class Learner:
 
     def _train(self)->bool: # whether all epochs are done
         "Train from the checkpoint, or from the start, and keep the weights"
-        last = self._checked_checkpoint()
+        last = self.last
         if last and epochs_done(self._checkpoint) >= self.recipe.epochs:
             return self._end_with(self._checkpoint)
         if last:  # its tensors are mapped from the file, which training is going to replace
