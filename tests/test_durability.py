@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from yolov3_nb import cli, learner
-from yolov3_nb.durable import WholeCheckpoints
+from yolov3_nb.durable import Interruptible, WholeCheckpoints
 from yolov3_nb.files import Claim
 from yolov3_nb.learner import Learner
 from yolov3_nb.model import YOLOv3
@@ -253,7 +254,10 @@ def with_network(run, **recipe):
     made = Learner(recipe=Recipe(size=64, **recipe), run=run)
     made.module = SimpleNamespace(model=YOLOv3(20, .0625, image_size=64))
     loop = SimpleNamespace(batch_progress=SimpleNamespace(is_last_batch=False))
+    stopper = Interruptible(run)
+    stopper.asked = signal.SIGINT
     made.trainer = SimpleNamespace(
+        callbacks=[stopper],
         strategy=SimpleNamespace(root_device='cpu'), current_epoch=1, global_step=3,
         fit_loop=SimpleNamespace(epoch_loop=loop))
     return made
@@ -284,7 +288,7 @@ def test_the_weights_of_a_finished_run_outlive_its_interrupted_extension(tmp_pat
 
 def test_best_without_validation_images_says_that_it_is_the_last(tmp_path, capsys):
     with_network(tmp_path, checkpoint='best')._keep_weights()
-    assert 'no validation images' in capsys.readouterr().out
+    assert 'chosen on validation images' in capsys.readouterr().out
     with_network(tmp_path, checkpoint='last')._keep_weights()
     assert capsys.readouterr().out == ''
 
