@@ -69,7 +69,7 @@ def test_what_nobody_expected_is_a_sentence_and_debug_shows_the_traceback(name, 
 
 def test_every_command_is_one_and_knows_debug():
     assert len(SCRIPTS) == 7 and all(hasattr(getattr(cli, function), '__wrapped__') for function in SCRIPTS.values())
-    for parser in (cli.train_parser(), cli.eval_parser(), cli.predict_parser(), cli.export_parser(), cli.data_parser(), cli.app_parser()):
+    for parser in (cli.train_parser(), cli.eval_parser(), cli.predict_parser(), cli._export_parser(), cli.data_parser(), cli._app_parser()):
         assert '--debug' in parser.format_help()
     for line in ('toy --debug', '--debug toy', 'inspect --debug x', 'import --debug a b', 'download --debug'):
         assert cli.data_parser().parse_args(line.split()).debug
