@@ -13,9 +13,10 @@ import torch
 
 from yolov3_nb import cli, learner
 from yolov3_nb.durable import Interruptible, WholeCheckpoints
-from yolov3_nb.files import Claim
+from yolov3_nb.files import Claim, InputError
 from yolov3_nb.learner import Learner
 from yolov3_nb.model import YOLOv3
+from yolov3_nb.prediction import Journal
 from yolov3_nb.recipe import Recipe
 from yolov3_nb.runs import write_result
 
@@ -239,6 +240,32 @@ def test_a_folder_that_another_process_predicts_into_is_refused(tmp_path, anothe
     assert status_of(cli.predict, argv) == 2
     assert 'is being written by another process' in capsys.readouterr().err
     assert [file.name for file in (tmp_path/'out').iterdir()] == ['unfinished.jsonl']
+
+
+def test_a_journal_is_read_up_to_its_last_whole_line_and_goes_on_there(tmp_path):
+    line = dict(images=[{'image': 'a'}], detections=[], skipped=[])
+    journal = Journal(tmp_path, {'asked': 1})
+    journal.keep(['a'], **line)
+    journal.close(finished=False)
+    for name in ('b', 'c'):  # killed twice, within a line
+        with open(tmp_path/'unfinished.jsonl', 'a') as f:
+            f.write('{"files": ["half a li')
+        journal = Journal(tmp_path, {'asked': 1})
+        journal.keep([name], **line)
+        journal.close(finished=False)
+    journal = Journal(tmp_path, {'asked': 1})
+    assert journal.files == {'a', 'b', 'c'} and len(journal.images) == 3
+    journal.close(finished=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('text', ['[]\n', '{"asked": 2}\n', '{"asked": 1}\nnull\n', '\0\n',
+                                  '{"asked": 1}\n{"files": 1}\n', '{"asked": 1}\n{}\n'])
+def test_a_journal_of_something_else_is_refused_and_stays(tmp_path, text):
+    (tmp_path/'unfinished.jsonl').write_text(text)
+    with pytest.raises(InputError, match='damaged|other images, weights or settings'):
+        Journal(tmp_path, {'asked': 1})
+    assert (tmp_path/'unfinished.jsonl').read_text() == text
 
 
 def test_a_claim_ends_with_its_process(tmp_path):
