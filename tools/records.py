@@ -53,8 +53,8 @@ def row(name, r):
     return f"| {' | '.join(cells)} |"
 
 
-HEAD = """| mAP@0.5 | class / no-object / object, % | minutes | images seen | device | network | run |
-| ---: | --- | ---: | ---: | --- | --- | --- |"""
+HEAD = ('| mAP@0.5 | class / no-object / object, % | minutes | images seen | device | network '
+        '| run |\n| ---: | --- | ---: | ---: | --- | --- | --- |')
 LADDER = """| recipe | mAP@0.5, validation | class / object, % | seeds | core minutes a run |
 | --- | ---: | --- | ---: | ---: |"""
 
