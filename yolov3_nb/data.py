@@ -96,8 +96,8 @@ def _label(node, classes, other_classes, where):
     near = difflib.get_close_matches(name, classes, 1)
     hint = f'did you mean {near[0]!r}?' if near else f'it is none of the {len(classes)} known ones'
     raise InputError(f'{where} is of the unknown class {name[:40]!r} ({hint}): mend the name, '
-                     "pass your own classes, or other_classes='ignore' to take such objects "
-                     'for background.')
+                     "pass your own classes, or other_classes='ignore' (--other_classes ignore) to "
+                     'take such objects for background.')
 
 # %% ../nbs/01_data.ipynb #box
 EDGE_TOLERANCE = 1.  # pixels; some official boxes end one pixel outside their image
@@ -206,7 +206,9 @@ def find_devkit(
             return place
     raise InputError(f'No devkit found: looked for {places[0]}/Annotations (and {name} at {root} '
                      'itself); make the embedded data set with `yolov3_data toy`, fetch VOC with '
-                     '`yolov3_data download`, or give the folder that holds VOCdevkit.')
+                     '`yolov3_data download`, give the folder that holds VOCdevkit, or bring '
+                     'images and labels of your own into this form with '
+                     '`yolov3_data import DIR OUT`.')
 
 # %% ../nbs/01_data.ipynb #read-split
 _FLAGGED = re.compile(r'(.*\S)\s+(-1|0|1)')
@@ -270,8 +272,9 @@ class VOCDataset(torch.utils.data.Dataset):
         self.classes = _check_classes(classes)
         self.difficult = difficult
         self.other_classes = other_classes
+        self.sets = tuple((year, split) for year, split in sets)
         named = []
-        for year, split in sets:
+        for year, split in self.sets:
             devkit = find_devkit(root, year)
             named += [(devkit, name) for name in read_split(devkit, split)]
         images = list(dict.fromkeys(named))  # each once, in order

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEVICES', 'FORMS', 'choose_device', 'to_device', 'device_name', 'processor_name', 'choose_precision', 'find_weights',
-           'open_weights', 'save_weights', 'check_new', 'write_network']
+           'open_weights', 'save_weights', 'write_network']
 
 # %% ../nbs/22_networks.ipynb #imports-export
 import os
@@ -144,7 +144,7 @@ def save_weights(
 # %% ../nbs/22_networks.ipynb #write_network
 FORMS = {'onnx': '.onnx', 'darknet': '.weights', 'folder': '-weights'}  # {form: ending}
 
-def check_new(
+def _check_new(
     *paths:Path,
 ):
     "`InputError` where something is there already"
@@ -165,12 +165,12 @@ def write_network(
     from yolov3_nb.export import export_onnx, save_darknet
     out, side = Path(out), size or model.image_size
     if form == 'folder':
-        check_new(out)
+        _check_new(out)
         save_weights(model, out, half)
         return (f'{out}: {len(model.class_names)} classes, {model.image_size} pixels; '
                 f'open it with YOLOv3.from_pretrained({str(out)!r}).')
     if form == 'darknet':
-        check_new(out, out.with_suffix('.cfg'))
+        _check_new(out, out.with_suffix('.cfg'))
         cfg = save_darknet(model, out, size=size)
         return (f'{out} and {cfg}: OpenCV reads them with '
                 f'cv2.dnn.readNetFromDarknet({str(cfg)!r}, {str(out)!r}).')
