@@ -331,7 +331,7 @@ def augment_batch(
         canvas = join_quarters(raw.images[rows], raw.content[rows], d.centre(size)[some],
                                zoom[rows])
         xb[some] = warp(canvas, matrix[some])
-    xb = paint(xb.div_(255), d, raw.strength)
+    xb = paint(xb.div_(255), d, raw.strength).clamp_(0, 1)  # sums of weights are not exactly 1
     return xb, move_targets(raw, zoom, windows, matrix, size)
 
 # %% ../nbs/20e_fast.ipynb #fast-dataset
