@@ -49,7 +49,7 @@ def feeding(
     return dict(
         image_size=recipe.size, batch_size=recipe.batch, mosaic=recipe.mosaic,
         strength=recipe.strength, workers=recipe.workers, seed=recipe.seed, cache=recipe.cache,
-        rect=recipe.rect)
+        rect=recipe.rect, fast=recipe.fast)
 
 def holds_devkit(
     root:str|Path, # folder
