@@ -34,7 +34,7 @@ from .networks import choose_precision, open_weights, save_weights
 from yolov3_nb.recipe import (
     Recipe, check_resumed, read_classes, read_lambdas, read_milestones, read_recipe,
     read_seconds)
-from .report import figure_bytes, read_curves, run_figures, write_report
+from .report import figure_bytes, find_errors, read_curves, write_report
 from .runs import (
     check_checkpoint, data_name, epochs_done, headline, new_run, read_checkpoint, record,
     results_file, write_result)
@@ -572,7 +572,7 @@ class Learner:
         self.start = time.time()
         self.claim = None # on the run folder, as long as this process trains there
         self.model = None # the trained network, as it was saved
-        self.figures, self.found, self.result = {}, None, None
+        self.figures, self.found, self.result = {}, {}, None # `found`: of the split in `metrics`
 
     @classmethod
     def resume(cls,
@@ -847,9 +847,13 @@ class Learner:
             self.figures[split], found = evaluate(
                 model, ds, batch_size=32, workers=self.recipe.workers,
                 progress=self.recipe.progress, return_predictions=True)
-            if split == 'test':
-                self.found = found['dets']
+            if split == self._measured():
+                self.found = {split: found['dets']}
         return self.figures[split]
+
+    def _measured(self):
+        "The split whose figures are those of the run: test where it was measured, or val, or train"
+        return max(self.figures, key=['train', 'val', 'test'].index)
 
     def predict(self,
         images, # one image, as a path or (H, W, 3) uint8, or a list of them
@@ -896,12 +900,12 @@ class Learner:
                 if there and split not in self.figures:
                     self.evaluate(split)
             name = results_file(results).stem if results else self.run.name
-            self.result = self._make_record(name)
-            figures = run_figures(
-                read_curves(self.run), self.result['metrics']['by_threshold'], self._trained(),
-                self.data.test_ds, self.found)
+            found = self._all_found()
+            errors = find_errors(found['dets'], found['gts'], found['ds'].classes)
+            self.result = self._make_record(name, errors)
             write_json(self.run/'metrics.json', self.result)
-            write_report(self.run, self.result, self._settings(), figures)
+            write_report(self.run, self.result, self.result['settings'], read_curves(self.run),
+                         found)
         if results:
             write_result(results, self.result)
         return self.run/'report.html'
@@ -915,7 +919,14 @@ class Learner:
         return images_after(steps, len(self.data.train_ds), self.recipe.batch,
                             self.recipe.accumulate, self.trainer.world_size)
 
-    def _make_record(self, name):
+    def _all_found(self):
+        "Network, images, detections and objects of the split that was measured"
+        from yolov3_nb.evaluation import ground_truths
+        split = self._measured()
+        ds = getattr(self.data, f'{split}_ds')
+        return dict(model=self._trained(), ds=ds, dets=self.found[split], gts=ground_truths(ds))
+
+    def _make_record(self, name, errors):
         "What a file in results/ holds"
         data = {}
         for split in ('train', 'val', 'test'):
@@ -929,7 +940,7 @@ class Learner:
             name, self.command, self.model, data, headline(self.figures),
             (time.time() - self.start) / 60, self.recipe.seed, self.trainer.precision,
             settings=self._settings(), splits=splits, images_seen=self.images_seen(),
-            **({'stopped': self.stopped} if self.stopped else {}))
+            errors=errors, **({'stopped': self.stopped} if self.stopped else {}))
 
     def _settings(self):
         "The settings for a record; data of one's own have no splits that a recipe names"
