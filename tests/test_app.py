@@ -159,7 +159,8 @@ def test_waiting_is_not_counted_as_work():
 
 def test_the_examples_fit_the_weights(files, tmp_path):
     photos = example_files(tmp_path, photographs_first=True)
-    assert [Path(f).stem for f in photos[:3]] == ['astronaut', 'cat', 'coffee']
+    assert [Path(f).stem for f in photos[:6]] == [
+        'astronaut', 'cameraman', 'cat', 'coffee', 'grace_hopper', 'rocket']
     assert Path(example_files(tmp_path)[0]).stem == 'course'
     folder = ROOT/'nbs'/'images'/'photos'
     sources = (folder/'SOURCES.md').read_text()

@@ -179,13 +179,13 @@ def test_plots_turn_dark_and_photographs_do_not(browser, module, tmp_path):
     ('boxes.html', []), ('solutions/boxes.html', ['Solutions']), ('figure.html', ['Workshops'])])
 def test_what_stands_behind_the_course_is_folded(address, module, page, open_):
     html = (module.config().doc_path/page).read_text(encoding='utf-8')
-    entry = (r'<span class="menu-text">(Solutions|Workshops)</span></a>'
-             r'.*?aria-expanded="(true|false)"')
-    states = dict(re.findall(entry, html, re.S))
+    folded = (r'<span class="menu-text">(Solutions|Workshops)</span></a>.*?'
+              r'aria-expanded="(true|false)"')
+    states = dict(re.findall(folded, html, re.S))
     assert states == {name: str(name in open_).lower() for name in ('Solutions', 'Workshops')}
 
 def test_the_search_finds_no_solution(address, module):
     import json
     entries = json.loads((module.config().doc_path/'search.json').read_text(encoding='utf-8'))
-    assert entries
-    assert not [entry['href'] for entry in entries if entry['href'].startswith('solutions/')]
+    hrefs = [entry['href'] for entry in entries]
+    assert hrefs and not [href for href in hrefs if href.startswith('solutions/')]

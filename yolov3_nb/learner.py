@@ -9,6 +9,7 @@ __all__ = ['PATIENCE', 'settle', 'make_data', 'make_module', 'duration', 'first_
 # %% ../nbs/25_learner.ipynb #imports-export
 import ctypes
 import errno
+import itertools
 import logging
 import os
 import re
@@ -48,7 +49,7 @@ def feeding(
     return dict(
         image_size=recipe.size, batch_size=recipe.batch, mosaic=recipe.mosaic,
         strength=recipe.strength, workers=recipe.workers, seed=recipe.seed, cache=recipe.cache,
-        rect=recipe.rect)
+        rect=recipe.rect, fast=recipe.fast)
 
 def holds_devkit(
     root:str|Path, # folder
@@ -321,7 +322,7 @@ def _measure_steps(
     module = make_module(replace(recipe, lr=1e-3, anchors='coco', compile=False), dm).to(device)
     optimizer = torch.optim.AdamW(decay_groups(module.model, recipe.weight_decay), lr=1e-6)
     times = [time.monotonic()]
-    for batch in dm.train_dataloader():
+    for batch in itertools.chain.from_iterable(itertools.repeat(dm.train_dataloader(), most)):
         batch = dm.transfer_batch_to_device(batch, device, 0)
         batch = trim_batch(batch) if recipe.rect else batch
         with trainer.strategy.precision_plugin.forward_context():
@@ -355,12 +356,12 @@ def _time_estimate(
     dm, # its data module, set up
     trainer, # from `make_trainer`
     done:int=0, # epochs that are trained already
-)->str|None: # a sentence; None for a run that is over as soon as it was measured
+)->str|None: # a sentence; None where measuring would take a twentieth of the run
     "How long a run will take, from a few steps"
     a_batch = recipe.batch * trainer.world_size
     batches = max(1, len(dm.train_ds) // a_batch)
     epochs = recipe.epochs - done
-    if batches * epochs < 60:
+    if batches * epochs < 20 * 6:
         return None
     taken = sorted(_measure_steps(recipe, dm, trainer)[1:])
     if not taken:
@@ -570,6 +571,7 @@ class Learner:
             self.recipe, self.folder = read_recipe(led), led
         self.command = ['Learner.fit'] # what a record says made it
         self.start = time.time()
+        self.last = None # checkpoint file to go on from
         self.claim = None # on the run folder, as long as this process trains there
         self.model = None # the trained network, as it was saved
         self.figures, self.found, self.result = {}, {}, None # `found`: of the split in `metrics`
@@ -645,6 +647,7 @@ class Learner:
                 done = epochs_done(self._checkpoint) if self._checkpoint else 0
                 self.estimate = _time_estimate(recipe, dm, self.trainer, done)
             weights = sum(p.numel() for p in self.module.parameters())
+            self.last = self._checked_checkpoint()
             if self.leads:  # three checkpoints, each of four numbers a weight
                 check_writable(self.run, 48 * weights + 2**26, advice)
                 write_json(self.run/'settings.json', asdict(self.recipe))
@@ -689,7 +692,7 @@ class Learner:
 
     def _train(self)->bool: # whether all epochs are done
         "Train from the checkpoint, or from the start, and keep the weights"
-        last = self._checked_checkpoint()
+        last = self.last
         if last and self._is_trained():
             return self._end_with(self._checkpoint)
         if last:  # its tensors are mapped from the file, which training is going to replace
@@ -722,7 +725,8 @@ class Learner:
                 print(sentence)
         print(f'{len(self.data.train_ds)} images, {r.epochs} epochs, width {r.width}, '
               f'{r.size} pixels, seed {r.seed} → {self.run}')
-        if r.patience and not self.resumed:
+        validations = r.epochs // min(r.val_every, r.epochs)
+        if r.patience and r.patience < validations and not self.resumed:
             print(f'Ends early after {r.patience} validations without a better loss.')
         if self.estimate:
             print(self.estimate)
@@ -773,9 +777,10 @@ class Learner:
             print(f'Ended early, {self.stopped}.', flush=True)
             return self._keep_weights()
         self.broken_off = True
+        folder = self.run/'weights'
         if interruptible(trainer).asked:
-            finished = (self.run/'metrics.json').exists() # with fewer epochs: its weights stay
-            folder = self.run/('weights_so_far' if finished else 'weights')
+            if (self.run/'metrics.json').exists():  # figures of weights that stay
+                folder = self.run/'weights_so_far'
             save_weights(self.module.model, folder, self.recipe.half)
         else:  # time is up: these weights are what the run was to give by now
             folder = self.run/'weights'
@@ -793,8 +798,8 @@ class Learner:
         if self.recipe.checkpoint == 'best' and best.exists():
             self.module.load_state_dict(read_checkpoint(best)['state_dict'])
         elif self.recipe.checkpoint == 'best':
-            print('There were no validation images to choose the best weights by: '
-                  'the run ends with its last.', flush=True)
+            print('No weights were chosen on validation images: the run ends with its last.',
+                  flush=True)
         self._set_aside()
         save_weights(self.module.model.eval(), self.run/'weights', self.recipe.half)
         self._reopen()
