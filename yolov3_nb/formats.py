@@ -1183,7 +1183,7 @@ def import_folder(
     source, out = Path(os.path.expanduser(path)), Path(os.path.expanduser(out))
     data = from_folder(path, **options)
     inside = source if source.is_dir() else source.parent
-    if out.resolve().is_relative_to(inside.resolve()):
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(inside)):
         raise InputError(f'{out} lies in {inside}, which is only read: give a folder elsewhere.')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f'{out} is not empty: give a new folder.')
