@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import darknet
 from damage import damaged_bytes
 from yolov3_nb.data import InputError, VOC_CLASSES, read_image
-from yolov3_nb.export import (
-    COCO_CLASSES, detect_images, export_onnx, largest_difference, load_darknet, write_beside)
+from yolov3_nb.darknet import COCO_CLASSES, load_darknet
+from yolov3_nb.export import detect_images, export_onnx, largest_difference, write_beside
 from yolov3_nb.model import YOLOv3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,7 +139,7 @@ def test_300_mutated_pictures(tmp_path, picture, tiny):
             + len(found['detections']))
 
 def test_100_mutated_weights(tmp_path, tiny, picture):
-    from yolov3_nb.export import save_darknet
+    from yolov3_nb.darknet import save_darknet
     rng, model, outcomes = random.Random(1), YOLOv3.from_pretrained(tiny), []
     save_darknet(model, tmp_path/'net.weights')
     sources = {'model.safetensors': (tiny/'model.safetensors').read_bytes(),
