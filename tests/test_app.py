@@ -31,7 +31,7 @@ pytest.importorskip('gradio', reason="Gradio, which the app needs, is not instal
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from yolov3_nb import app as app_module
-from yolov3_nb.app import (LIMITS, METHODS, Worker, box_at, check_upload, example_files, find,
+from yolov3_nb.app import (METHODS, Worker, box_at, check_upload, example_files, find,
                            read_upload, show_found, show_grids, show_meant, show_methods, show_why)
 from yolov3_nb.data import InputError
 from yolov3_nb.model import YOLOv3

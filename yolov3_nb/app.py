@@ -634,7 +634,7 @@ class Worker:
 # %% ../nbs/11b_app.ipynb #describe
 _RECORDS = {'toy': 'toy', 'voc': 'voc07'}   # weights of the course -> their file in results/
 _DRAWN = ('A photograph is something that it has never seen: '
-         'see what it makes of one, and why.')
+          'see what it makes of one, and why.')
 
 def _find_record(
     weights, # a weights folder
@@ -644,9 +644,9 @@ def _find_record(
     folder = Path(weights)
     clone = Path(yolov3_nb.__file__).resolve().parent.parent
     files = [folder/'metrics.json', folder.parent/'metrics.json']
-    if folder.name in _RECORDS and (clone/'weights').is_dir():
-        if folder.resolve().parent == (clone/'weights').resolve():
-            files.append(clone/'results'/f'{_RECORDS[folder.name]}.json')
+    in_clone = (clone/'weights').is_dir() and folder.resolve().parent == (clone/'weights').resolve()
+    if folder.name in _RECORDS and in_clone:
+        files.append(clone/'results'/f'{_RECORDS[folder.name]}.json')
     for file in files:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             record = json.loads(file.read_text(encoding='utf-8'))

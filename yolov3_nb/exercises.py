@@ -18,11 +18,11 @@ import re
 import textwrap
 import torch
 from contextlib import redirect_stdout
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode

@@ -184,8 +184,9 @@ def write_beside(
     try:
         with folder_beside(file) as beside:
             yield beside
-            last = lambda path: path.name == file.name
-            for made in sorted(beside.iterdir(), key=last):
+            def is_last(path):
+                return path.name == file.name
+            for made in sorted(beside.iterdir(), key=is_last):
                 made.replace(file.parent/made.name)
     except OSError as e:
         raise InputError(f'{file} cannot be written ({e.strerror or e}): make room, or give '
@@ -196,7 +197,8 @@ ONE_FILE = 1_900_000_000 # bytes of weights; protobuf, the form of an ONNX file,
 
 def _need_onnx():
     try:
-        import onnxruntime, onnxscript  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
     except ImportError as e:
         raise InputError(f'The export to ONNX needs the package {e.name}, which is not installed: '
                          "pip install 'yolov3_nb[export]', or in a clone of the project "

@@ -12,6 +12,7 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
 import tempfile
 import unicodedata
@@ -1134,8 +1135,13 @@ def from_folder(
         mine = [i for i, s in enumerate(split) if s == name]
         sets[name] = FolderDataset([ids[i] for i in mine], [pairs[i][0].image for i in mine],
                                    [pairs[i][1] for i in mine], classes) if mine else None
-    return DetectionData(name=files.root.resolve().name or 'mine', layout=reading.words,
+    return DetectionData(name=_name_of_set(files), layout=reading.words,
                          classes=classes, how=how, notes=reading.notes, **sets)
+
+def _name_of_set(files):
+    "The name of the folder; that of the devkit in it, where it holds one that is nobody else's."
+    own = [d.name[3:] for d in _devkits(files) if re.fullmatch(r'VOC(?!\d{4}$).+', d.name)]
+    return own[0] if len(own) == 1 else files.root.resolve().name or 'mine'
 
 def _open_folder(path, layout):
     "The files of a folder, and the layout where a single label file was named."
@@ -1200,7 +1206,13 @@ def import_folder(
         raise InputError(f'{out} cannot be written ({e.strerror or e}): make room, or give another '
                          'folder.') from None
     return [*data.summary().splitlines(), '', f'Written: {out/"VOCdevkit"/f"VOC{year}"}, '
-            f'{_plural(written, "image")}, classes {",".join(data.classes)}.']
+            f'{_plural(written, "image")}.', *_next_steps(out, data.classes)]
+
+def _next_steps(out, classes):
+    "The commands that follow an import."
+    where, names = shlex.quote(str(out)), shlex.quote(','.join(classes))
+    return [f'Look at it:  yolov3_data inspect {where} --classes {names}',
+            f'Train on it: yolov3_train --data {where} --start voc']
 
 def _write_devkit(data, devkit, skip_bad):
     "Write images, annotations and split lists; returns how many images."

@@ -44,7 +44,7 @@ class BodyLimit:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), max(0, end - clock.time()))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 why = 408, f'That took longer than the {self.seconds:g} seconds allowed.'
                 raise OSError(why[1]) from None
             got += len(message.get('body', b''))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'JOURNAL', 'Request', 'find_images', 'readable', 'write_records', 'fingerprint', 'Journal', 'predict_files',
-           'predict_batches', 'predicted_lines']
+           'predicted_lines']
 
 # %% ../nbs/26_prediction.ipynb #imports-export
 import contextlib
@@ -291,7 +291,7 @@ def predict_files(
     try:
         bar.update(len(journal.files))
         left = [file for file in files if str(file) not in journal.files]
-        predict_batches(model, left, out, request, annotated, journal, bar)
+        _predict_batches(model, left, out, request, annotated, journal, bar)
         finished = True
     finally:
         bar.close()
@@ -306,7 +306,7 @@ def predict_files(
             journal.close(finished)
     return found
 
-def predict_batches(model, files, out, request, annotated, journal, bar):
+def _predict_batches(model, files, out, request, annotated, journal, bar):
     "The loop of `predict_files` over files that the journal does not know yet"
     from tqdm.auto import tqdm
     from yolov3_nb.export import detect_images
