@@ -119,7 +119,7 @@ _PREDICT_EXAMPLES = '''examples:
   yolov3_predict --weights yolov3.weights '*.jpg'        Darknet's published weights, 80 classes
   find . -newer then -name '*.jpg' | yolov3_predict -    names from another program'''
 _WEIGHTS_HELP = ('weights folder, Hub id, toy or voc, or a .weights file of Darknet '
-                '(default: toy)')
+                 '(default: toy)')
 
 def predict_parser()->FlagParser:
     "The flags of `yolov3_predict`"
