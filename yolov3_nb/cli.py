@@ -76,7 +76,7 @@ def train(argv=None):
     if not done:
         signal_number = interruptible(learner.trainer).asked
         sys.exit(128 + signal_number if signal_number else 1)
-    if not learner.leads or not learner.trainer.is_global_zero:
+    if not learner.trainer.is_global_zero:
         sys.exit(0)
     if learner.result is None:
         figures = learner.evaluate()
@@ -203,9 +203,16 @@ def export_weights(argv=None):
     print(write_network(model, out, args.format, args.size, args.decode, args.fold, args.half))
 
 # %% ../nbs/30_cli.ipynb #data_parser
+DATA_EXAMPLES = '''your own images:
+  yolov3_data import pens clean                  labels in VOC's, COCO's or YOLO's form
+  yolov3_data inspect clean --classes pen,cup    a page of counts, samples and faults
+  yolov3_train --data clean --start voc          from weights that have seen photographs
+  yolov3_app --weights runs/own-1/weights        a page with heat maps'''
+
 def data_parser()->FlagParser:
     "The flags of `yolov3_data`"
-    p = FlagParser('yolov3_data', description='Make, fetch, import or inspect data sets.')
+    p = FlagParser('yolov3_data', description='Make, fetch, import or inspect data sets.',
+                   epilog=DATA_EXAMPLES)
     sub = p.add_subparsers(dest='what', required=True, parser_class=FlagParser)
     toy = sub.add_parser('toy', help='make ToyVOC', description=
                          'Make ToyVOC, a devkit of drawn images of the 20 VOC classes.')

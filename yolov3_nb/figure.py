@@ -53,7 +53,7 @@ def _with_script(name, **values): # of a figure; what its page shows -> Html
     return Html(f'<style>{style}</style>{page}<script>(() => {{{script}}})();</script>')
 
 def _css_color(c): # class index -> a colour for CSS
-    return 'rgb%s' % (class_color(c),)
+    return f'rgb{class_color(c)}'
 
 # %% ../nbs/18_figure.ipynb #box_figure
 def box_figure(
