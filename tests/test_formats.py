@@ -388,7 +388,7 @@ def test_augmented_copies_of_roboflow_stay_on_one_side(tmp_path):
 def test_a_fixed_camera_is_said_and_split_all_the_same(tmp_path):
     voc_beside(tmp_path)
     still = picture(SET[0])
-    for i, item in enumerate(SET):
+    for item in SET:
         put(tmp_path/f'{item[0]}.png', still.resize(item[1][::-1]))
     data = from_folder(tmp_path)
     assert set(sets(data)) == {'train', 'val', 'test'}

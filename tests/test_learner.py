@@ -53,7 +53,7 @@ def test_help_says_what_the_arguments_are(name, says):
 
 def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match='no_such_name'):
-        yolov3_nb.no_such_name
+        _ = yolov3_nb.no_such_name
 
 def test_map_is_taken_with_the_batch_and_workers_of_the_run(tmp_path):
     from yolov3_nb.evaluation import MAPCallback

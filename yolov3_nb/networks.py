@@ -110,7 +110,7 @@ def open_weights(
     name:str, # as `find_weights` takes it, or a weights file of Darknet
 ): # a `YOLOv3`, ready to predict
     "The network that a name means"
-    from yolov3_nb.export import load_darknet
+    from yolov3_nb.darknet import load_darknet
     from yolov3_nb.model import YOLOv3
     if str(name).endswith('.weights'):
         return load_darknet(name)
@@ -163,7 +163,8 @@ def write_network(
     half:bool=False, # folder: store kernels in 16 bits
 )->str: # a sentence about what was written
     "Write a network for other programs"
-    from yolov3_nb.export import export_onnx, save_darknet
+    from yolov3_nb.darknet import save_darknet
+    from yolov3_nb.export import export_onnx
     out, side = Path(out), size or model.image_size
     if form == 'folder':
         _check_new(out)
