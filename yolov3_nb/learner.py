@@ -639,6 +639,8 @@ class Learner:
         try:
             if self.leads:
                 self._claim_run()
+            if self.recipe.is_open():  # what Lightning refuses is refused before data are read
+                make_trainer(replace(self.recipe, checkpoint='last', patience=0), self.run)
             dm, recipe = self.data, self.recipe  # which is settled with the data
             check_enough(recipe, dm, self.trainer.world_size)
             if self.leads and not recipe.skip_bad:
