@@ -152,7 +152,7 @@ def test_stored_runs_have_the_rows_of_the_bench():
     for name in ('speed', 'speed_avx2'):
         r = json.loads((ROOT/'results'/f'{name}.json').read_text(encoding='utf-8'))
         assert {row['group'] for row in r['rows']} == groups(Path(), 1).keys() - r['skipped'].keys()
-        assert r['minutes'] < 3 and r['processor'] and r['threads'] and r['command']
+        assert r['processor'] and r['threads'] and r['command']
 
 
 def test_records_are_made_from_results():

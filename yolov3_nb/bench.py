@@ -392,11 +392,12 @@ def elementwise_pairs()->list: # of pairs
     scale, shift = torch.rand(2, 64, 1, 1)
     fused = torch.compile(between)
     try:
-        same = torch.allclose(fused(x, shortcut, scale, shift), between(x, shortcut, scale, shift),
-                              atol=1e-5)
+        compiled = fused(x, shortcut, scale, shift)
     except Exception as e:  # no C++ compiler, or one that is not supported
         raise InputError(f'torch.compile does not work here ({type(e).__name__}).') from None
-    assert same
+    gap = (compiled - between(x, shortcut, scale, shift)).abs().max().item()
+    if not gap < 1e-4:
+        raise InputError(f'The compiled loop gives other numbers here, by up to {gap:.2g}.')
     return [Pair('norm, activation, addition', 'three steps', 'one loop, torch.compile',
                  lambda: between(x, shortcut, scale, shift),
                  lambda: fused(x, shortcut, scale, shift))]
