@@ -27,6 +27,7 @@ def figure():
     cells = json.loads((ROOT/'nbs'/'03_boxes.ipynb').read_text(encoding='utf-8'))['cells']
     pages = [''.join(o['data']['text/html']) for c in cells for o in c.get('outputs', [])
              if 'box-figure' in ''.join(o.get('data', {}).get('text/html', ''))]
+    pages = [page for page in pages if 'class="panel nms"' in page]  # the other has no such part
     assert len(pages) == 1
     return pages[0]
 
@@ -264,3 +265,109 @@ def test_grids_on_a_phone_and_without_scripts(grid_page, grids):
         assert not grid_page.find_element(By.CSS_SELECTOR, '.how').is_displayed()
     finally:
         grid_page.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', dict(value=False))
+
+# ---- frames with a slider ----
+
+HEAD = ('<!doctype html><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">')
+
+
+def chapter_pages():
+    "Every slider figure that a notebook keeps in its outputs: {cell: HTML}."
+    found = {}
+    for path in sorted((ROOT/'nbs').glob('[01]*.ipynb')):
+        for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            for output in cell.get('outputs', []):
+                page = ''.join(output.get('data', {}).get('text/html', ''))
+                if 'class="slider-figure"' in page:
+                    found[f"{path.stem} {cell['id']}"] = page
+    return found
+
+
+SLIDERS = chapter_pages()
+
+
+@pytest.fixture
+def sliders(browser, tmp_path):
+    "All of them on one page, as a page of the site has several."
+    file = tmp_path/'sliders.html'
+    file.write_text(HEAD + ''.join(SLIDERS.values()), encoding='utf-8')
+    browser.get(file.as_uri())
+    yield browser
+    assert browser.get_log('browser') == []
+
+
+def part(figure, selector):
+    return figure.find_element(By.CSS_SELECTOR, selector)
+
+
+def seen(figure):
+    "The number of the frame that a figure shows, whose value and sentence stand beside it."
+    frames = figure.find_elements(By.CSS_SELECTOR, '.frame')
+    on = [i for i, frame in enumerate(frames)
+          if frame.value_of_css_property('display') != 'none']
+    assert len(on) == 1
+    assert part(figure, '.value').text == frames[on[0]].get_attribute('data-value')
+    assert part(figure, '.words').text == frames[on[0]].get_attribute('data-words')
+    return on[0]
+
+
+def test_the_chapters_have_their_sliders():
+    chapters = {name.split('_')[0] for name in SLIDERS}
+    assert chapters >= {'02', '03', '04', '06', '07', '09', '10', '18'}
+    assert all(len(page.encode()) < 200_000 for page in SLIDERS.values())
+
+
+def test_sliders_by_keyboard_and_drag(sliders):
+    for figure in sliders.find_elements(By.CSS_SELECTOR, '.slider-figure'):
+        slider, stage = part(figure, 'input'), part(figure, 'svg')
+        last = len(figure.find_elements(By.CSS_SELECTOR, '.frame')) - 1
+        slider.send_keys(Keys.HOME)
+        assert seen(figure) == 0
+        slider.send_keys(Keys.ARROW_RIGHT)
+        assert seen(figure) == 1
+        assert slider.get_attribute('aria-valuetext') == part(figure, '.value').text
+        slider.send_keys(Keys.END)
+        assert seen(figure) == last
+        sliders.execute_script('arguments[0].scrollIntoView({block: "center"})', stage)
+        mouse = ActionChains(sliders, duration=0)
+        mouse.move_to_element(stage).click_and_hold().perform()
+        assert abs(seen(figure) - last / 2) <= 1
+        mouse = ActionChains(sliders, duration=0)
+        mouse.move_by_offset(round(stage.rect['width'] * .45), 0).release().perform()
+        assert seen(figure) >= .85 * last
+
+
+def test_sliders_play_and_stop(sliders):
+    figure = part(sliders, '.slider-figure')
+    slider, play = part(figure, 'input'), part(figure, 'button')
+    slider.send_keys(Keys.HOME)
+    play.click()
+    assert play.text == 'Stop'
+    slider.send_keys(Keys.END)  # a hand on the slider ends it
+    assert play.text == 'Play'
+    seen(figure)
+
+
+def test_sliders_on_a_phone_and_without_scripts(sliders):
+    phone = dict(width=390, height=844, deviceScaleFactor=2, mobile=True)
+    sliders.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', phone)
+    assert sliders.execute_script('return document.documentElement.scrollWidth') == 390
+    sliders.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+    sliders.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', dict(value=True))
+    try:
+        sliders.refresh()
+        for figure in sliders.find_elements(By.CSS_SELECTOR, '.slider-figure'):
+            frames = figure.find_elements(By.CSS_SELECTOR, '.frame')
+            assert sum(frame.value_of_css_property('display') != 'none' for frame in frames) == 1
+            assert part(figure, '.words').text
+            assert not part(figure, '.how').is_displayed()
+    finally:
+        sliders.execute_cdp_cmd('Emulation.setScriptExecutionDisabled', dict(value=False))
+
+
+def test_the_scripts_of_the_figures_are_small():
+    templates = ROOT/'yolov3_nb'/'templates'
+    sizes = [file.stat().st_size for kind in ('js', 'css', 'html')
+             for file in templates.glob(f'*_figure.{kind}')]
+    assert sum(sizes) < 60_000

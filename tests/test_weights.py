@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from yolov3_nb.data import InputError
 from yolov3_nb.evaluation import evaluate, ground_truths, predict
-from yolov3_nb.export import detect_images, load_darknet, save_darknet, transfer_backbone
+from yolov3_nb.darknet import load_darknet, save_darknet
+from yolov3_nb.export import detect_images, transfer_backbone
 from yolov3_nb.gradcam import feature_maps, heat_map
 from yolov3_nb.model import YOLOv3, check_finite_outputs, eval_mode
 

@@ -21,7 +21,8 @@ sys.path.insert(0, str(ROOT))
 from yolov3_nb.files import write_json  # noqa: E402
 from yolov3_nb.networks import processor_name  # noqa: E402
 from yolov3_nb.runs import commit_used, versions_used  # noqa: E402
-from yolov3_nb.export import export_onnx, fold_batch_norm, largest_difference, save_darknet  # noqa: E402
+from yolov3_nb.darknet import save_darknet  # noqa: E402
+from yolov3_nb.export import export_onnx, fold_batch_norm, largest_difference  # noqa: E402
 from yolov3_nb.model import YOLOv3, count_parameters  # noqa: E402
 
 def runtimes(model, x, folder, threads):

@@ -1,4 +1,4 @@
-"""Fine-tune on three public sets of photographs: `python tools/public_sets.py FOLDER SET START`.
+"""Fine-tune on public photographs: `python tools/public_sets.py FOLDER SET START ...`.
 
 FOLDER holds clones of three repositories, each under its short name:
 
@@ -8,7 +8,8 @@ FOLDER holds clones of three repositories, each under its short name:
 
 SET is one of them, START is scratch, toy, voc, toy-frozen or voc-frozen. Each run makes the same
 number of steps with the same settings and seed, and its figures are added to
-results/own_public.json, or --out. The photographs stay where they are."""
+results/own_public.json, or --out; a run that stands there already is not made again. The
+photographs stay where they are."""
 import argparse
 import json
 import shlex
@@ -31,7 +32,7 @@ SETS = {
 STARTS = {'scratch': (None, False), 'toy': ('toy', False), 'voc': ('voc', False),
           'toy-frozen': ('toy', True), 'voc-frozen': ('voc', True)}
 SAME = dict(size=160, width=.25, batch=8, lr=4e-3, strength=.3, ema=.99, workers=0, val_every=1000,
-            train_every=0, images_every=0, checkpoint='last', progress=False)
+            train_every=0, images_every=0, checkpoint='last', skip_bad=True, progress=False)
 
 
 def first_copies(ds):
@@ -44,56 +45,67 @@ def figures_of(learner, minutes):
     "What the table of the chapter needs of one run."
     test = learner.figures['test']
     return dict(map50=test['map50'], map_coco=test['map_coco'], ap50=test['ap50'],
-                val_map50=learner.figures['val']['map50'], steps=learner.trainer.global_step,
-                epochs=learner.recipe.epochs, minutes=round(minutes, 2))
+                steps=learner.trainer.global_step, epochs=learner.recipe.epochs,
+                minutes=round(minutes, 2))
 
 
-def one_run(folder, name, start, steps):
+def one_run(dm, start, steps):
     "Train and measure one set from one start."
-    from yolov3_nb import Learner, Recipe, from_folder
-    data = from_folder(Path(folder)/name/SETS[name]['folder'])
-    data.train = first_copies(data.train)
+    from yolov3_nb import Learner, Recipe
     network, freeze = STARTS[start]
-    batches = max(1, len(data.train) // SAME['batch'])
+    batches = max(1, len(dm.train_ds) // SAME['batch'])
     recipe = replace(Recipe(), start=network, freeze=freeze, epochs=max(1, round(steps/batches)),
                      **SAME)
     begin = time.time()
     with tempfile.TemporaryDirectory() as tmp:
-        learner = Learner(data, recipe, Path(tmp)/'run')
+        learner = Learner(dm, recipe, Path(tmp)/'run')
         learner.fit()
-        for split in ('val', 'test'):
-            learner.evaluate(split)
-        counts = Counter(n for a in data.train._annotations for n in a['labels'].tolist())
-        sizes = {split: len(getattr(data, split)) for split in ('train', 'val', 'test')}
-        about = SETS[name] | dict(images=sizes, classes={
-            data.classes[k]: n for k, n in sorted(counts.items())})
-        return about, figures_of(learner, (time.time() - begin)/60)
+        learner.evaluate('test')
+        return figures_of(learner, (time.time() - begin)/60)
+
+
+def describe(name, data):
+    "What the table says of a set."
+    counts = Counter(n for a in data.train._annotations for n in a['labels'].tolist())
+    sizes = {split: len(getattr(data, split)) for split in ('train', 'val', 'test')}
+    classes = {data.classes[k]: n for k, n in sorted(counts.items())}
+    return SETS[name] | dict(images=sizes, classes=classes)
 
 
 def main():
+    from yolov3_nb import Recipe, from_folder
     from yolov3_nb.files import write_json
+    from yolov3_nb.learner import make_data
     from yolov3_nb.networks import processor_name
     from yolov3_nb.runs import commit_used, versions_used
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('folder')
     p.add_argument('set', choices=SETS)
-    p.add_argument('start', choices=STARTS)
-    p.add_argument('--steps', type=int, default=240)
+    p.add_argument('starts', nargs='+', choices=STARTS, metavar='START')
+    p.add_argument('--steps', type=int, default=48)
     p.add_argument('--out', default=ROOT/'results'/'own_public.json', type=Path)
     args = p.parse_args()
-    about, figures = one_run(args.folder, args.set, args.start, args.steps)
-    found = json.loads(args.out.read_text('utf-8')) if args.out.exists() else {}
-    command = ['python', 'tools/public_sets.py', 'FOLDER', args.set, args.start]
-    if args.steps != p.get_default('steps'):
-        command.append(f'--steps={args.steps}')
-    figures['command'] = shlex.join(command)
-    found |= dict(name='own_public', commit=commit_used(), date=time.strftime('%Y-%m-%d'),
-                  versions=versions_used(), device='1 CPU core', processor=processor_name(),
-                  seed=0, settings=SAME)
-    found.setdefault('sets', {}).setdefault(args.set, {}).update(about)
-    found['sets'][args.set].setdefault('runs', {})[args.start] = figures
-    write_json(args.out, found)
-    print(args.set, args.start, json.dumps(figures), file=sys.stderr)
+    data = from_folder(Path(args.folder)/args.set/SETS[args.set]['folder'])
+    data.train = first_copies(data.train)
+    dm = make_data(Recipe(**SAME), data)  # images are read once for all runs
+    for start in args.starts:
+        found = json.loads(args.out.read_text('utf-8')) if args.out.exists() else {}
+        if start in found.get('sets', {}).get(args.set, {}).get('runs', {}):
+            continue
+        figures = one_run(dm, start, args.steps)
+        command = ['python', 'tools/public_sets.py', 'FOLDER', args.set, start]
+        if args.steps != p.get_default('steps'):
+            command.append(f'--steps={args.steps}')
+        figures['command'] = shlex.join(command)
+        found = json.loads(args.out.read_text('utf-8')) if args.out.exists() else {}
+        found |= dict(name='own_public', commit=commit_used(), date=time.strftime('%Y-%m-%d'),
+                      versions=versions_used(), device='1 CPU core', seed=0, settings=SAME,
+                      processor=processor_name())
+        about = found.setdefault('sets', {}).setdefault(args.set, {})
+        about.update(describe(args.set, data))
+        about.setdefault('runs', {})[start] = figures
+        write_json(args.out, found)
+        print(args.set, start, json.dumps(figures), file=sys.stderr)
 
 
 if __name__ == '__main__':

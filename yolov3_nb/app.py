@@ -7,11 +7,9 @@ __all__ = ['LIMITS', 'SCORE_THRESHOLD', 'NMS_THRESHOLD', 'KINDS', 'METHODS', 'EX
            'check_upload', 'read_upload', 'check_settings', 'find', 'grid_names', 'grid_choices', 'draw_found',
            'table_rows', 'say_found', 'occlusion_maps', 'why_map', 'say_box', 'choose', 'explain', 'box_at', 'cells_at',
            'guesses', 'why_not', 'show_found', 'show_why', 'show_meant', 'show_grids', 'show_methods', 'answer_files',
-           'Worker', 'BodyLimit', 'OnlyUploads', 'IdleLimit', 'sweep', 'Sweeper', 'describe', 'build_app',
-           'upload_folder', 'Served', 'serve']
+           'Worker', 'describe', 'build_app', 'upload_folder', 'Served', 'serve']
 
 # %% ../nbs/11b_app.ipynb #imports-export
-import asyncio
 import csv
 import html
 import io
@@ -25,7 +23,6 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import suppress
 from importlib.util import find_spec
@@ -42,12 +39,12 @@ from .data import FORMATS, InputError, draw_boxes, read_image, write_whole
 from .export import detect_images
 from .gradcam import (CAM_METHODS, baseline_maps, feature_maps, heat_map, map_scores,
                                overlay, unletterbox_map)
+from .guards import BodyLimit, IdleLimit, OnlyUploads, Sweeper
 from .model import YOLOv3
 from .toyvoc import course_scene, data_home, scene
 
 # %% ../nbs/11b_app.ipynb #find_photographs
-PACKAGED = {'matplotlib': 'mpl-data/sample_data/grace_hopper.jpg',
-            'sklearn': 'datasets/images/china.jpg'}
+PACKAGED = {'matplotlib': 'mpl-data/sample_data/grace_hopper.jpg'}
 
 def find_photographs(
 )->dict: # name -> path
@@ -634,187 +631,10 @@ class Worker:
             raise InputError('Something went wrong in here, and it is not your fault: '
                              'try another image.') from None
 
-# %% ../nbs/11b_app.ipynb #BodyLimit
-async def _refuse(send, status, why): # a whole answer: one sentence, and the end of the connection
-    head = [(b'content-type', b'application/json'), (b'connection', b'close')]
-    await send({'type': 'http.response.start', 'status': status, 'headers': head})
-    await send({'type': 'http.response.body', 'body': json.dumps({'detail': why}).encode()})
-
-class BodyLimit:
-    "ASGI middleware: refuse a body that is too large or too slow while it still comes in."
-
-    def __init__(self,
-        app, # that is guarded
-        megabytes:float, # of one body
-        seconds:float # until it is complete
-    ):
-        self.app, self.bytes, self.seconds = app, int(megabytes*2**20), seconds
-
-    async def __call__(self, scope, receive, send):
-        "Answer one request; of what is refused, only our own answer goes out."
-        if scope['type'] != 'http' or scope['method'] not in ('POST', 'PUT'):
-            return await self.app(scope, receive, send)
-        clock = asyncio.get_running_loop()
-        end, got, whole, why, started = clock.time() + self.seconds, 0, False, None, False
-
-        async def counted():
-            nonlocal got, whole, why
-            if whole:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max(0, end - clock.time()))
-            except asyncio.TimeoutError:
-                why = 408, f'That took longer than the {self.seconds:g} seconds allowed.'
-                raise OSError(why[1]) from None
-            got += len(message.get('body', b''))
-            whole = not message.get('more_body')
-            if got > self.bytes:
-                why = 413, f'That is more than the {self.bytes >> 20} MB allowed.'
-                raise OSError(why[1])
-            return message
-
-        async def noted(message):
-            nonlocal started
-            if started or not why:
-                started = True
-                await send(message)
-
-        try:
-            await self.app(scope, counted, noted)
-        except Exception:
-            if not why:
-                raise
-        if why and not started:
-            await _refuse(send, *why)
-
-# %% ../nbs/11b_app.ipynb #OnlyUploads
-def _names_address(value): # does any dict in this JSON value have a `path` that is an address?
-    if isinstance(value, dict):
-        if '://' in str(value.get('path', '')):
-            return True
-        value = list(value.values())
-    return isinstance(value, list) and any(map(_names_address, value))
-
-class OnlyUploads:
-    "ASGI middleware: refuse a request that names an address as a file; Gradio would fetch it."
-
-    def __init__(self,
-        app # that is guarded
-    ):
-        self.app = app
-
-    async def __call__(self, scope, receive, send):
-        "Answer one request; a body that is no upload is read before anybody else sees it."
-        kind = dict(scope.get('headers', ())).get(b'content-type', b'')
-        if (scope['type'] != 'http' or scope['method'] != 'POST'
-                or kind.startswith(b'multipart/form-data')):
-            return await self.app(scope, receive, send)
-        messages = []
-        while not messages or messages[-1].get('more_body'):
-            messages.append(await receive())
-        with suppress(ValueError, RecursionError):   # what is no JSON is refused by Gradio
-            if _names_address(json.loads(b''.join(m.get('body', b'') for m in messages))):
-                return await _refuse(send, 400, 'Give an image, not an address.')
-
-        async def again():
-            return messages.pop(0) if messages else await receive()
-
-        await self.app(scope, again, send)
-
-# %% ../nbs/11b_app.ipynb #IdleLimit
-class IdleLimit:
-    "ASGI middleware: close connections that ask for nothing, and leave those being answered."
-
-    def __init__(self,
-        app, # that is guarded
-        seconds:float # that a connection may be open without a request
-    ):
-        self.app, self.seconds = app, seconds
-        self.running, self.since = Counter(), {}   # by client: requests; when the last one ended
-
-    async def __call__(self, scope, receive, send):
-        "Answer one request, and note that its connection is busy."
-        client = tuple(scope.get('client') or ())
-        self.running[client] += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self.running[client] -= 1
-            self.since[client] = time.monotonic()
-
-    def watch(self,
-        transport, # of asyncio
-        client:tuple # its address and port
-    ):
-        "Close the connection, or look again when its time may be over."
-        if transport.is_closing():
-            self.running.pop(client, None)
-            self.since.pop(client, None)
-            return
-        left = self.seconds
-        if not self.running[client]:
-            left += self.since[client] - time.monotonic()
-        if left <= 0:
-            transport.abort()
-        asyncio.get_running_loop().call_later(max(left, .01), self.watch, transport, client)
-
-    def protocol(self,
-        base # uvicorn's protocol class
-    )->type: # for `uvicorn.Config(http=…)`
-        "The protocol with each new connection under watch."
-        guard = self
-
-        class Watched(base):
-            def connection_made(self, transport):
-                super().connection_made(transport)
-                client = tuple(transport.get_extra_info('peername')[:2])
-                guard.since[client] = time.monotonic()
-                guard.watch(transport, client)
-
-        return Watched
-
-# %% ../nbs/11b_app.ipynb #sweep
-def sweep(
-    folder:str|Path, # of uploads
-    seconds:float, # since they were last written to
-)->int: # files that were deleted
-    "Delete older files and empty folders below a folder; no link out of it is followed."
-    gone = 0
-    for place, folders, files in os.walk(folder, topdown=False):
-        for name in files + folders:
-            path = Path(place)/name
-            with suppress(OSError):   # not empty, or somebody else was faster
-                if time.time() - path.lstat().st_mtime < seconds:
-                    continue
-                if path.is_dir() and not path.is_symlink():
-                    path.rmdir()
-                else:
-                    path.unlink()
-                    gone += 1
-    return gone
-
-class Sweeper(threading.Thread):
-    "Sweeps a folder at the start and regularly, so that no file gets older than was promised."
-
-    def __init__(self,
-        folder:str|Path, # of uploads
-        keep:float # seconds that a file may stay
-    ):
-        super().__init__(daemon=True)
-        self.folder, self.every, self.end = folder, min(30, keep/10), threading.Event()
-        self.age = keep - 2*self.every
-
-    def run(self):
-        "Sweep until `end` is set."
-        while True:
-            sweep(self.folder, self.age)
-            if self.end.wait(self.every):
-                return
-
 # %% ../nbs/11b_app.ipynb #describe
 _RECORDS = {'toy': 'toy', 'voc': 'voc07'}   # weights of the course -> their file in results/
 _DRAWN = ('A photograph is something that it has never seen: '
-         'see what it makes of one, and why.')
+          'see what it makes of one, and why.')
 
 def _find_record(
     weights, # a weights folder
@@ -824,9 +644,9 @@ def _find_record(
     folder = Path(weights)
     clone = Path(yolov3_nb.__file__).resolve().parent.parent
     files = [folder/'metrics.json', folder.parent/'metrics.json']
-    if folder.name in _RECORDS and (clone/'weights').is_dir():
-        if folder.resolve().parent == (clone/'weights').resolve():
-            files.append(clone/'results'/f'{_RECORDS[folder.name]}.json')
+    in_clone = (clone/'weights').is_dir() and folder.resolve().parent == (clone/'weights').resolve()
+    if folder.name in _RECORDS and in_clone:
+        files.append(clone/'results'/f'{_RECORDS[folder.name]}.json')
     for file in files:
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             record = json.loads(file.read_text(encoding='utf-8'))

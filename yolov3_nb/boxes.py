@@ -135,8 +135,8 @@ def nms(
     boxes:Tensor, # xyxy pixels (N, 4)
     scores:Tensor, # (N,)
     iou_threshold:float=0.45, # of two boxes that overlap more than this, the lower score goes
-) -> Tensor: # indices of the boxes that stay (K,), by falling score; equal scores in the order given
-    "Greedy non-maximum suppression, all boxes against all; ValueError for a NaN or an infinite box."
+) -> Tensor: # indices of the boxes that stay (K,), by falling score; ties in the order given
+    "Greedy non-maximum suppression, all boxes against all; ValueError for what is not finite."
     from torchvision.ops import nms as fast_nms
     bad = int((scores.isnan() | ~boxes.isfinite().all(-1)).sum())
     if bad:

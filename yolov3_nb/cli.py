@@ -21,11 +21,12 @@ from .flags import (
 from .inspection import (
     check_page, classes_advice, devkit_sets, fault_lines, inspect_devkit, page_tables,
     unknown_classes, used_classes, write_page)
-from .learner import Learner, leading_run, take_width
+from .learner import Learner, interruptible, leading_run, take_width
 from .loading import holds_voc
 from .measurement import Measurement, measure
 from .networks import FORMS, find_weights, open_weights, to_device, write_network
-from .prediction import Request, find_images, predict_files, predicted_lines
+from .prediction import (
+    JOURNAL, Request, find_images, predict_files, predicted_lines)
 from .recipe import PRESETS, read_classes, read_recipe, read_sets
 from .report import accuracy_text, compared_rows, error_lines, figures_table, table_lines
 from .runs import new_folder, new_run
@@ -72,8 +73,11 @@ def train(argv=None):
     learner = _make_learner(args)
     learner.command = command_line('yolov3_train', argv)
     done = learner.fit() or learner.model is not None  # time is up: what there is is measured
-    if not done or not learner.trainer.is_global_zero:
-        sys.exit(0 if done else 1)
+    if not done:
+        signal_number = interruptible(learner.trainer).asked
+        sys.exit(128 + signal_number if signal_number else 1)
+    if not learner.trainer.is_global_zero:
+        sys.exit(0)
     if learner.result is None:
         figures = learner.evaluate()
         if 'test' in learner.figures:
@@ -146,9 +150,14 @@ def predict(argv=None):
         raise InputError(f"There is no image in {', '.join(args.images)}: "
                          'give files, folders with images, or patterns.')
     model = to_device(open_weights(args.weights), request.device)
-    out, made = new_folder(args.out, 'predictions')
+    out, made = new_folder(args.out, 'predictions', JOURNAL)
     try:
         found = predict_files(model, files, out, request, args.annotated, args.progress)
+    except (KeyboardInterrupt, SystemExit):
+        if (out/JOURNAL).exists():
+            print(f'\n{out} is unfinished: the same command with --out {out} goes on from there.',
+                  file=sys.stderr)
+        raise
     finally:
         remove_empty(made)  # nothing was found out: leave nothing behind
     _, done, skipped = found
@@ -194,9 +203,16 @@ def export_weights(argv=None):
     print(write_network(model, out, args.format, args.size, args.decode, args.fold, args.half))
 
 # %% ../nbs/30_cli.ipynb #data_parser
+DATA_EXAMPLES = '''your own images:
+  yolov3_data import pens clean                  labels in VOC's, COCO's or YOLO's form
+  yolov3_data inspect clean --classes pen,cup    a page of counts, samples and faults
+  yolov3_train --data clean --start voc          from weights that have seen photographs
+  yolov3_app --weights runs/own-1/weights        a page with heat maps'''
+
 def data_parser()->FlagParser:
     "The flags of `yolov3_data`"
-    p = FlagParser('yolov3_data', description='Make, fetch, import or inspect data sets.')
+    p = FlagParser('yolov3_data', description='Make, fetch, import or inspect data sets.',
+                   epilog=DATA_EXAMPLES)
     sub = p.add_subparsers(dest='what', required=True, parser_class=FlagParser)
     toy = sub.add_parser('toy', help='make ToyVOC', description=
                          'Make ToyVOC, a devkit of drawn images of the 20 VOC classes.')

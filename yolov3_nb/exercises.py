@@ -18,11 +18,11 @@ import re
 import textwrap
 import torch
 from contextlib import redirect_stdout
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -749,19 +749,20 @@ def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=Tr
 EXERCISES['05_params'] = Exercise(_stage_parameters,
                                   cases=lambda: [(2, 4, 1), (2, 4, 3), (32, 64, 1), (512, 1024, 4)],
                                   mistakes={
-    'Batch norm is missing: it has a scale and a shift for each channel that leaves the brick.':
+    'Batch norm is missing: it has a scale and a shift for each channel that leaves the block.':
         dict(norm=0),
     'Batch norm has a scale *and* a shift: two for each channel.': dict(norm=1),
     'The running mean and variance are no parameters: nothing trains them. Two for each channel '
     'are left.': dict(norm=4),
     'The convolutions have no bias: batch norm, right after them, has a shift of its own.':
         dict(bias=True),
-    'The first brick of the stage is missing: the one with stride 2, from ni to nf channels.':
+    'The first conv block of the stage is missing: the one with stride 2, from ni to nf channels.':
         dict(halving=False),
-    'The 1×1 brick of a block halves the channels: nf to nf // 2, and then back.':
+    'The 1×1 conv block of a residual block halves the channels: nf to nf // 2, and then back.':
         dict(narrow=False),
     'You counted a single residual block: there are `depth` of them.': dict(blocks='one'),
-    'The second brick of a block is 3×3: nine weights for each pair of channels.': dict(back=1)})
+    'The second conv block of a residual block is 3×3: nine weights for each pair of channels.':
+        dict(back=1)})
 
 # %% ../nbs/19_exercises.ipynb #window
 def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False):
@@ -1468,6 +1469,40 @@ EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
     'The fall itself is asked, not its share of the score.': dict(shows='share'),
     'Where the score rises, the patch spoke against it: cut the map at zero.': dict(cut=False),
     'The map lies on its side: rows go down, and come first.': dict(turned=True)})
+
+# %% ../nbs/19_exercises.ipynb #spy
+def _spied(place, x, swapped=False, late=False, kept=False, graph=False, left=False,
+           careless=False):
+    "What goes into a layer of a small network and comes out of it, and how many hooks are left."
+    weights = [torch.full(shape, i - 1.5) for i, shape in enumerate(((2, 2), (2,), (1, 2), (1,)))]
+    if x.shape[-1] != 2:
+        return {'in': None, 'out': None, 'graph': False, 'a hook is left': left or careless}
+    first = x @ weights[0].T + weights[1]
+    middle = first.relu()
+    last = middle @ weights[2].T + weights[3]
+    went_in, came_out = ((x, first), (first, middle), (middle, last))[place]
+    if late and place == 1:
+        went_in = middle  # overwritten by the layer itself
+    if kept and place == 0:
+        came_out = middle  # overwritten by the next layer
+    if swapped:
+        went_in, came_out = came_out, went_in
+    return {'in': went_in, 'out': came_out, 'graph': graph, 'a hook is left': left}
+
+def _spy_cases():
+    x = torch.tensor([[-1., 2], [3, -3]])
+    return [(2, x), (0, x), (1, x), (1, torch.ones(1, 3))]
+
+EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
+    'First what went in, then what came out.': dict(swapped=True),
+    'A layer that works in place has overwritten its input when a forward hook is called: '
+    'take the input before the layer runs.': dict(late=True),
+    'The next layer works in place and changes the output that you keep: '
+    'keep a copy.': dict(kept=True),
+    'The tensors still belong to a graph: detach them.': dict(graph=True),
+    'A hook is left on the layer: remove it.': dict(left=True),
+    'A hook is left on the layer when the network raises an error: '
+    'remove it whatever happens.': dict(careless=True)})
 
 # %% ../nbs/19_exercises.ipynb #names
 def _free_names(names, fold=True, given=True, first=2, rename_first=False):

@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['FlagParser', 'reader', 'add_flags', 'flag_error', 'with_flags', 'text_flag', 'other_names', 'train_parser',
-           'terminated', 'command', 'command_line']
+           'terminated', 'command', 'leave_pipe_if_closed', 'command_line']
 
 # %% ../nbs/21b_flags.ipynb #imports-export
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
+import traceback
 from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
@@ -26,6 +28,8 @@ class FlagParser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         kwargs.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
+        self.add_argument('--debug', action='store_true', default=argparse.SUPPRESS, help=
+                          'when something goes wrong, show the traceback, too')
 
     def parse_known_args(self, args=None, namespace=None):
         args = list(sys.argv[1:] if args is None else args)
@@ -126,10 +130,15 @@ _EXAMPLES = '''examples:
   yolov3_train                                   ToyVOC, minutes on two CPU cores
   yolov3_train --preset voc --data ~/VOC         the real thing, for a GPU
   yolov3_train --data ~/VOC --preset voc_cpu     PASCAL VOC on a laptop, in about two hours
-  yolov3_train --data pens --start voc           images and labels of your own, in any layout
   yolov3_train --lr find                         ask a range test for the learning rate
   yolov3_train --limit 8 --epochs 150 --mosaic 0 --strength 0 --ema 0     overfit eight images
-  yolov3_train --resume runs/toy-1               go on with an interrupted run'''
+  yolov3_train --resume runs/toy-1               go on with an interrupted run
+your own images:
+  yolov3_data import pens clean                  labels in VOC's, COCO's or YOLO's form
+  yolov3_data inspect clean --classes pen,cup    a page of counts, samples and faults
+  yolov3_train --data clean --start voc          from weights that have seen photographs
+  yolov3_train --data clean --start toy --freeze    drawings; only the heads are trained
+  yolov3_app --weights runs/own-1/weights        a page with heat maps'''
 
 def train_parser()->argparse.ArgumentParser:
     "The flags of `yolov3_train`"
@@ -152,27 +161,87 @@ def train_parser()->argparse.ArgumentParser:
 def terminated(*_):
     raise SystemExit(128 + signal.SIGTERM)
 
+def _wants_traceback(
+    argv:list|None, # arguments of a command; None: those of the process
+)->bool:
+    "Whether `--debug` is among them"
+    args = list(sys.argv[1:] if argv is None else argv)
+    end = args.index('--') if '--' in args else len(args)
+    return '--debug' in args[:end]
+
+def _last_place(
+    e:BaseException,
+)->str: # such as 'loss.py, line 40'
+    "The last line of this library that an exception came through"
+    frames = traceback.extract_tb(e.__traceback__)
+    ours = [f for f in frames if Path(f.filename).parent.name == 'yolov3_nb']
+    frame = (ours or frames)[-1]
+    return f'{Path(frame.filename).name}, line {frame.lineno}'
+
+_NO_MEMORY = 'out of memory', "can't allocate memory", 'not enough memory'  # PyTorch's words
+
+def _what_happened(
+    e:BaseException, # that ended a command
+)->tuple: # exit status and sentence
+    "What a command says about an exception, and how it ends"
+    text = ' '.join(str(e).split())[:300].rstrip('.')
+    if isinstance(e, InputError):
+        return 2, str(e)
+    if isinstance(e, KeyboardInterrupt):
+        return 128 + signal.SIGINT, 'Stopped.'
+    if isinstance(e, MemoryError) or any(words in text for words in _NO_MEMORY):
+        return 2, ('The memory does not suffice: take a smaller --batch or --size, or images with '
+                   'fewer pixels.')
+    if isinstance(e, OSError) and e.strerror:
+        file = f'{os.fsdecode(e.filename)}' if isinstance(e.filename, (str, bytes)) else 'A file'
+        return 2, (f'{file} cannot be read or written ({e.strerror}): look at its name, its '
+                   'permissions and the room on its disk; --debug shows the traceback.')
+    return 1, (f'A fault of this program ({type(e).__name__}: {text or "no message"}; '
+               f'{_last_place(e)}): --debug shows the traceback, which belongs into a report.')
+
 def command(
     main, # function of a list of arguments, or None for those of the process
 ): # a console script
-    "Exit status 2 and one sentence for an `InputError`, 130 after Ctrl-C, 143 after SIGTERM"
+    "One sentence and an exit status for whatever ends a command; the traceback with `--debug`"
     @wraps(main)
     def script(argv=None):
         os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
         in_main = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGTERM, terminated) if in_main else None
         try:
-            return main(argv)
-        except InputError as e:
-            code, text = 2, f'{Path(sys.argv[0]).name}: {e}'
-        except KeyboardInterrupt:
-            code, text = 130, 'Stopped.'
+            done = main(argv)
+            sys.stdout.flush()  # a pipe that is closed, or a full disk, shows here
+            return done
+        except BrokenPipeError:  # nobody reads on, as in `… | head`
+            _leave_pipe()
+            sys.exit(128 + 13)
+        except SystemExit:
+            leave_pipe_if_closed()
+            raise
+        except (Exception, KeyboardInterrupt) as e:
+            if _wants_traceback(argv):
+                traceback.print_exc()
+            status, text = _what_happened(e)
         finally:
             if in_main:
                 signal.signal(signal.SIGTERM, before)
+        text = f'{Path(sys.argv[0]).name}: {text}' if status != 130 else text
+        text = re.sub(r'\S{300,}', lambda name: f'{name[0][:150]}…{name[0][-100:]}', text)
         print(text.encode('utf-8', 'backslashreplace').decode(), file=sys.stderr)
-        sys.exit(code)
+        sys.exit(status)
     return script
+
+def _leave_pipe():
+    "Let what is still to be printed go nowhere"
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def leave_pipe_if_closed():
+    "Print what waits to be printed, unless nobody reads it"
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_pipe()
 
 def command_line(
     name:str, # of the console script

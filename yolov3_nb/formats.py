@@ -12,8 +12,8 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
-import tempfile
 import unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -25,11 +25,11 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from .data import EDGE_TOLERANCE, _flag
-from .data import _text as _one
+from .annotations import EDGE_TOLERANCE, flag_at
+from .annotations import text_at as _one
 from .loading import CheckedDataset
-from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits, read_image,
-                             read_xml)
+from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits,
+                             folder_beside, read_image, read_xml)
 from .loading import other_boxes
 
 # %% ../nbs/12_own_images.ipynb #files
@@ -178,7 +178,7 @@ def _voc_object(node, where):
     corners = [_number(_one(boxes[0], k, where), where, f'<{k}>')
                for k in ('xmin', 'ymin', 'xmax', 'ymax')]
     x1, y1, x2, y2 = corners
-    flags = _flag(node, 'difficult', where), _flag(node, 'truncated', where)
+    flags = flag_at(node, 'difficult', where), flag_at(node, 'truncated', where)
     return name, (x1 - 1, y1 - 1, x2, y2), *flags, where  # pixels from 1 -> edges from 0
 
 # %% ../nbs/12_own_images.ipynb #read-voc
@@ -1134,8 +1134,13 @@ def from_folder(
         mine = [i for i, s in enumerate(split) if s == name]
         sets[name] = FolderDataset([ids[i] for i in mine], [pairs[i][0].image for i in mine],
                                    [pairs[i][1] for i in mine], classes) if mine else None
-    return DetectionData(name=files.root.resolve().name or 'mine', layout=reading.words,
+    return DetectionData(name=_name_of_set(files), layout=reading.words,
                          classes=classes, how=how, notes=reading.notes, **sets)
+
+def _name_of_set(files):
+    "The name of the folder; that of the devkit in it, where it holds one that is nobody else's."
+    own = [d.name[3:] for d in _devkits(files) if re.fullmatch(r'VOC(?!\d{4}$).+', d.name)]
+    return own[0] if len(own) == 1 else files.root.resolve().name or 'mine'
 
 def _open_folder(path, layout):
     "The files of a folder, and the layout where a single label file was named."
@@ -1184,23 +1189,29 @@ def import_folder(
     source, out = Path(os.path.expanduser(path)), Path(os.path.expanduser(out))
     data = from_folder(path, **options)
     inside = source if source.is_dir() else source.parent
-    if out.resolve().is_relative_to(inside.resolve()):
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(inside)):
         raise InputError(f'{out} lies in {inside}, which is only read: give a folder elsewhere.')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f'{out} is not empty: give a new folder.')
     year = re.sub(r'[^A-Za-z0-9]+', '-', name or data.name).strip('-') or 'mine'
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=out.parent) as beside:
-            devkit = Path(beside)/'VOCdevkit'/f'VOC{year}'
+        with folder_beside(out) as beside:
+            devkit = beside/'VOCdevkit'/f'VOC{year}'
             written = _write_devkit(data, devkit, options.get('skip_bad', False))
             out.mkdir(exist_ok=True)
-            (Path(beside)/'VOCdevkit').rename(out/'VOCdevkit')
+            (beside/'VOCdevkit').rename(out/'VOCdevkit')
     except OSError as e:
         raise InputError(f'{out} cannot be written ({e.strerror or e}): make room, or give another '
                          'folder.') from None
     return [*data.summary().splitlines(), '', f'Written: {out/"VOCdevkit"/f"VOC{year}"}, '
-            f'{_plural(written, "image")}, classes {",".join(data.classes)}.']
+            f'{_plural(written, "image")}.', *_next_steps(out, data.classes)]
+
+def _next_steps(out, classes):
+    "The commands that follow an import."
+    where, names = shlex.quote(str(out)), shlex.quote(','.join(classes))
+    return [f'Look at it:  yolov3_data inspect {where} --classes {names}',
+            f'Train on it: yolov3_train --data {where} --start voc']
 
 def _write_devkit(data, devkit, skip_bad):
     "Write images, annotations and split lists; returns how many images."

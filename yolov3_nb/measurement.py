@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .data import VOCDataset, without_bad
-from .files import InputError, write_json
+from .files import InputError
 from .loading import object_names, other_boxes
 from .networks import open_weights, to_device
 from .recipe import MAX_SIZE, Settings, check_side, read_classes, read_sets, setting
-from .runs import data_name, headline, record, results_file
+from .runs import data_name, headline, record, results_file, write_result
 from .toyvoc import make_toyvoc
 
 # %% ../nbs/26b_measurement.ipynb #Measurement
@@ -122,5 +122,5 @@ def measure(
         precision=m.precision if model else None,
         errors={key: report[key] for key in ('n_detections', 'tide', 'confusion', 'reliability')})
     if results:
-        write_json(results_file(results), result)
+        write_result(results, result)
     return result, report

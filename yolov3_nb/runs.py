@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['new_run', 'new_folder', 'read_checkpoint', 'check_checkpoint', 'epochs_done', 'versions_used', 'git', 'commit_used',
-           'record', 'results_file', 'read_result', 'data_name', 'headline']
+           'record', 'results_file', 'write_result', 'read_result', 'data_name', 'headline']
 
 # %% ../nbs/23_runs.ipynb #imports-export
 import contextlib
@@ -16,18 +16,19 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .files import InputError, check_writable, read_json
+from .files import InputError, check_writable, read_json, write_json
 from .networks import device_name, processor_name
 
 # %% ../nbs/23_runs.ipynb #new_run
 def _free_folder(
     stem:str, # such as 'runs/toy'
+    ending:str='', # of a file
 )->Path: # such as runs/toy-3, the first that is not there
-    "A numbered folder that does not exist yet"
+    "A numbered folder, or file, that does not exist yet"
     n = 1
-    while os.path.lexists(f'{stem}-{n}'):
+    while os.path.lexists(f'{stem}-{n}{ending}'):
         n += 1
-    return Path(f'{stem}-{n}')
+    return Path(f'{stem}-{n}{ending}')
 
 def new_run(
     out:str|None, # folder that the user asked for
@@ -43,19 +44,21 @@ def new_run(
 def new_folder(
     out:str|None, # folder that the user asked for
     stem:str, # names the folder when none was asked for
+    unfinished:str=None, # a file that says that what is in a folder goes on
 )->tuple: # an empty folder to write into, and those that were made for it, innermost first
     "Make a folder for results; `InputError` when there is something in it, or it cannot be written"
     folder = Path(out) if out else _free_folder(stem)
     advice = 'give a folder that is empty or not there yet'
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise InputError(f'--out {folder} is a file: {advice}.')
-    if os.path.isdir(folder) and any(folder.iterdir()):
+    goes_on = unfinished is not None and os.path.isfile(folder/unfinished)
+    if os.path.isdir(folder) and any(folder.iterdir()) and not goes_on:
         raise InputError(f'--out {folder} has something in it: {advice}.')
     return folder, check_writable(folder, 2**24, 'give another with --out')
 
 # %% ../nbs/23_runs.ipynb #read_checkpoint
-_NEEDED = ('state_dict', 'optimizer_states', 'lr_schedulers', 'loops', 'callbacks', 'epoch',
-          'global_step')  # parts of a checkpoint that a run goes on from
+_NEEDED = dict(state_dict=dict, optimizer_states=list, lr_schedulers=list, loops=dict,
+               callbacks=dict, epoch=int, global_step=int)  # what a run goes on from
 
 def read_checkpoint(
     file:Path, # last.ckpt or best.ckpt of a run
@@ -73,9 +76,67 @@ def read_checkpoint(
     if missing:
         raise InputError(f'{file} lacks its {missing[0]}, so no run can go on from it: '
                          'move it away, and the run starts again from its settings.')
+    for part, kind in _NEEDED.items():
+        if not isinstance(found[part], kind):
+            raise InputError(f'{file} is damaged (its {part} is a {type(found[part]).__name__}): '
+                             'move it away, and the run starts again from its settings.')
     return found
 
 # %% ../nbs/23_runs.ipynb #check_checkpoint
+def _other_network(
+    part:str, # of the checkpoint, for the words
+    state, # tensors of that part, by name
+    wanted:dict, # tensors of the run, by name
+)->str|None: # what differs; None: nothing
+    "How the weights in a checkpoint differ from those of a run"
+    if not isinstance(state, dict):
+        return f'its {part} is missing' if state is None else f'its {part} holds no tensors'
+    for name in wanted:
+        if name not in state:
+            return f'its {part} lacks {name}'
+    for name in state:
+        if name not in wanted:
+            return f'its {part} has {name!r:.60}, which this run has not'
+    for name, tensor in wanted.items():
+        shape = getattr(state[name], 'shape', None)
+        if shape is None:
+            return f'{name} in its {part} is no tensor'
+        if shape != tensor.shape:
+            return f'{name} in its {part} is {tuple(shape)}, and here {tuple(tensor.shape)}'
+
+def _other_optimizer(
+    states, # `optimizer_states` of a checkpoint
+    sizes:list, # shapes of the parameters, in the order of `decay_groups`
+)->str|None: # what differs; None: nothing
+    "How the optimiser in a checkpoint differs from that of a run"
+    try:
+        moments = states[0]['state']
+        for number, state in moments.items():
+            for name in ('exp_avg', 'exp_avg_sq'):
+                if state[name].shape != sizes[number]:
+                    return (f'{name} of parameter {number} in its optimiser is '
+                            f'{tuple(state[name].shape)}, and here {tuple(sizes[number])}')
+    except (LookupError, TypeError, AttributeError) as e:
+        return f'its optimizer_states are damaged: {type(e).__name__} {str(e)[:60]}'
+
+def _other_place(
+    found:dict, # from `read_checkpoint`
+)->str|None: # what is wrong; None: nothing
+    "What a checkpoint does not say about where the run stood"
+    wanted = {('loops', 'fit_loop', 'epoch_loop.batch_progress', 'is_last_batch'): bool,
+              ('lr_schedulers', 0): dict}
+    if 'Interruptible' in found.get('callbacks', ()):  # older runs did not count their time
+        wanted['callbacks', 'Interruptible', 'seconds'] = (int, float)
+    for path, kind in wanted.items():
+        value = found
+        try:
+            for key in path:
+                value = value[key]
+        except (LookupError, TypeError):
+            return f"its {'.'.join(map(str, path))} is missing"
+        if not isinstance(value, kind):
+            return f"its {'.'.join(map(str, path))} is a {type(value).__name__}"
+
 def check_checkpoint(
     file:Path, # for the sentence
     found:dict, # from `read_checkpoint`
@@ -84,28 +145,17 @@ def check_checkpoint(
 ):
     "`InputError` where a checkpoint is of another network, or of another optimiser"
     from yolov3_nb.training import decay_groups
-    def refuse(why):
-        raise InputError(f'{file} does not fit this run ({why}): move it away, and the run starts '
-                         'again from its settings.')
     wanted = module.state_dict()
-    for part in ('state_dict', *['current_model_state'] * average):
-        state = found.get(part)
-        if not isinstance(state, dict) or state.keys() != wanted.keys():
-            refuse(f'its {part} is of another network')
-        for name, tensor in wanted.items():
-            if getattr(state[name], 'shape', None) != tensor.shape:
-                refuse(f'{name} has another shape')
-    try:
-        sizes = [p.shape for group in decay_groups(module.model, 0.) for p in group['params']]
-        for number, state in found['optimizer_states'][0]['state'].items():
-            shapes = state['exp_avg'].shape, state['exp_avg_sq'].shape
-            if shapes != (sizes[number], sizes[number]):
-                refuse('its optimiser has moments of another shape')
-        found['loops']['fit_loop']['epoch_loop.batch_progress']['is_last_batch']
-    except InputError:
-        raise
-    except Exception as e: # whatever the parts hold instead of what they should
-        refuse(f'{type(e).__name__} in its parts')
+    parts = ['state_dict']
+    if average:
+        parts.append('current_model_state')
+    sizes = [p.shape for group in decay_groups(module.model, 0.) for p in group['params']]
+    for differs in (*(_other_network(part, found.get(part), wanted) for part in parts),
+                    _other_optimizer(found['optimizer_states'], sizes),
+                    _other_place(found)):
+        if differs:
+            raise InputError(f'{file} does not fit this run ({differs}): move it away, and the run '
+                             'starts again from its settings.')
 
 # %% ../nbs/23_runs.ipynb #epochs_done
 def epochs_done(
@@ -178,6 +228,26 @@ def results_file(
 )->Path:
     "What `--results` means: a name stands for results/NAME.json, and so does that path itself"
     return Path(name) if str(name).endswith('.json') else Path('results')/f'{name}.json'
+
+def write_result(
+    name:str|Path, # as `results_file` takes it
+    result:dict, # from `record`
+)->Path: # the file
+    "Write a record; a better one, or one of other images, stays and the new one goes beside it"
+    file = results_file(name)
+    try:
+        old = read_result(file)
+    except InputError:  # there is none
+        old = result
+    new, best = (r['metrics'].get('map50') or 0 for r in (result, old))
+    other = old['data']['test'] != result['data'].get('test')
+    if other or new < best:
+        kept, file = file, _free_folder(file.with_suffix(''), '.json')
+        why = f"on {old['data']['test']}" if other else f'that is better (mAP {best:.4f})'
+        print(f'{kept} holds a result {why}, and stays; this one (mAP {new:.4f}) is in {file}.',
+              flush=True)
+    write_json(file, result)
+    return file
 
 def read_result(
     name:str|Path, # a path, or the NAME of results/NAME.json

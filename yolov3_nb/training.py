@@ -10,6 +10,7 @@ __all__ = ['SCHEDULES', 'DATA_MODULES', 'Pictures', 'decay_groups', 'wsd_factor'
            'resize_batch', 'trim_batch']
 
 # %% ../nbs/08_training.ipynb #imports-export
+import io
 import math
 from functools import partial
 from itertools import islice
@@ -31,6 +32,7 @@ from .durable import Milestones, WholeEpochs  # noqa: F401, handed on
 from .durable import (Interruptible, checkpoints, due, final_model, start_worker,
                                whole_epoch)
 from .fast import FastDataset, RawBatch, as_it_is, augment_batch
+from .files import write_whole
 from .loading import (complete_dataset, deal_batches, group_by_shape, input_size,
                                letterbox_shape, resize_batch, trim_batch)
 from .loss import grid_accuracies, grid_counts, original_loss, yolo_loss
@@ -556,8 +558,9 @@ class PredictionImages(Callback):
             return
         sheet = self.sheet(final_model(trainer, module), trainer.datamodule.watched)
         epoch = trainer.current_epoch
-        self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(self.folder/f'epoch_{epoch:03d}.png')
+        file = io.BytesIO()
+        Image.fromarray(sheet).save(file, 'png')
+        write_whole({self.folder/f'epoch_{epoch:03d}.png': file.getvalue()})
         for logger in trainer.loggers:
             if hasattr(logger.experiment, 'add_image'):
                 logger.experiment.add_image('predictions', sheet, epoch, dataformats='HWC')

@@ -176,5 +176,5 @@ for (const root of document.querySelectorAll('.box-figure:not([data-ready])')) {
   root.dataset.ready = '';
   const data = JSON.parse(root.dataset.figure);
   pairPanel(root, data);
-  nmsPanel(root, data);
+  if (root.querySelector('.nms')) nmsPanel(root, data);
 }
