@@ -73,8 +73,11 @@ def train(argv=None):
     learner = _make_learner(args)
     learner.command = command_line('yolov3_train', argv)
     done = learner.fit() or learner.model is not None  # time is up: what there is is measured
-    if not done:
-        signal_number = interruptible(learner.trainer).asked
+    signal_number = interruptible(learner.trainer).asked
+    if done and signal_number:  # it came with the last step
+        print(f'\nStopped after the last step. Weights: {learner.run/"weights"}. They are measured '
+              f'by: yolov3_train --resume {learner.run}', file=sys.stderr)
+    if not done or signal_number:
         sys.exit(128 + signal_number if signal_number else 1)
     if not learner.trainer.is_global_zero:
         sys.exit(0)

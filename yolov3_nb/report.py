@@ -523,6 +523,8 @@ def _heat_sheet(
         n=len(images), threshold=threshold, map=of_map, blob=of_blob)
 
 # %% ../nbs/24_report.ipynb #settings-rows
+_LEFT_OPEN = dict(size='auto', checkpoint='auto', patience=None)  # settled by the data
+
 def _preset_of(
     command:str, # of a record
     settings:dict, # of the run
@@ -554,7 +556,8 @@ def _settings_rows(
     for name, value in settings.items():
         name = RENAMED.get(name, name)
         known = name in usual
-        differs = known and value != usual[name]
+        settled = known and name in _LEFT_OPEN and usual[name] == _LEFT_OPEN[name]
+        differs = known and value != usual[name] and not settled
         rows.append(dict(name=name, value=_shown(value), differs=differs, help=helps.get(name, ''),
                          usual=_shown(usual[name]) if known else '–'))
     return sorted(rows, key=lambda row: not row['differs'])
