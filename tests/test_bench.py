@@ -83,6 +83,7 @@ def test_a_matrix_moves_pixels_and_boxes_alike():
     out = warp(img, turn)[0, 0]
     box = move_boxes(torch.tensor([[10., 20, 30, 40]]), turn)[0]
     x1, y1, x2, y2 = box.round().int().tolist()
+    assert (x1, y1, x2, y2) == (24, 10, 44, 30)
     assert (out[y1:y2, x1:x2] > 199).all()
     assert abs(out.sum().item() - 200 * 400) < 1
 
