@@ -31,7 +31,7 @@ pytest.importorskip('gradio', reason="Gradio, which the app needs, is not instal
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from yolov3_nb import app as app_module
-from yolov3_nb.app import (LIMITS, METHODS, Worker, box_at, check_upload, example_files, find,
+from yolov3_nb.app import (METHODS, Worker, box_at, check_upload, example_files, find,
                            read_upload, show_found, show_grids, show_meant, show_methods, show_why)
 from yolov3_nb.data import InputError
 from yolov3_nb.model import YOLOv3
@@ -159,7 +159,8 @@ def test_waiting_is_not_counted_as_work():
 
 def test_the_examples_fit_the_weights(files, tmp_path):
     photos = example_files(tmp_path, photographs_first=True)
-    assert [Path(f).stem for f in photos[:3]] == ['astronaut', 'cat', 'coffee']
+    assert [Path(f).stem for f in photos[:6]] == [
+        'astronaut', 'cameraman', 'cat', 'coffee', 'grace_hopper', 'rocket']
     assert Path(example_files(tmp_path)[0]).stem == 'course'
     folder = ROOT/'nbs'/'images'/'photos'
     sources = (folder/'SOURCES.md').read_text()

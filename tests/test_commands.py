@@ -1,8 +1,18 @@
-"The console scripts as a shell sees them: exit status and one sentence, and no traceback; and what they write is whole or not there."
-import contextlib, json, os, resource, signal, subprocess, time, tracemalloc
+"""The console scripts as a shell sees them: exit status and one sentence, and no traceback; and
+what they write is whole or not there."""
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np, pytest, torch
+import numpy as np
+import pytest
+import torch
 from torch.utils.data import DataLoader
 from yolov3_nb import cli, inspection, learner, networks, prediction, report, runs, space
 from yolov3_nb.augment import worker_init
@@ -12,9 +22,12 @@ from yolov3_nb.model import YOLOv3
 
 ROOT = Path(__file__).resolve().parent.parent
 
-def run(*args): return subprocess.run(args, capture_output=True, text=True, timeout=120)
+def run(*args):
+    return subprocess.run(args, capture_output=True, text=True, timeout=120)
 
-@pytest.mark.parametrize('command', ['yolov3_train', 'yolov3_eval', 'yolov3_predict', 'yolov3_export', 'yolov3_app', 'yolov3_data', 'yolov3_check'])
+@pytest.mark.parametrize('command', [
+    'yolov3_train', 'yolov3_eval', 'yolov3_predict', 'yolov3_export', 'yolov3_app', 'yolov3_data',
+    'yolov3_check'])
 def test_help(command):
     done = run(command, '--help')
     assert done.returncode == 0 and done.stdout.startswith(f'usage: {command}')
@@ -34,28 +47,44 @@ def test_bad_input_is_one_sentence(args, says, tmp_path):
     assert done.returncode == 2 and says in done.stderr and 'Traceback' not in done.stderr
     assert not list(tmp_path.iterdir())  # nothing half-written
 
-no_gpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason='there is a GPU')
+no_gpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(),
+                            reason='there is a GPU')
+
+OUT_OF_RANGE = ('accumulate 0', 'workers -1', 'warmup 2', 'seed -1', 'limit -5', 'epochs 0',
+                'batch 0', 'lr 0', 'mosaic nan', 'width inf', 'map_every -1', 'strength -1')
+LIGHTNINGS = ('precision foo', 'devices x --accelerator cpu', 'devices 0', 'accelerator moon',
+              'strategy foo')
+OF_EVAL = 'batch 0', 'workers -1', 'max_detections 0', 'precision foo', 'size -32'
 
 @pytest.mark.parametrize('main, line, says', [
-    *((cli.train, f'--{flag}', f'--{flag.split()[0]} ') for flag in (
-        'accumulate 0', 'workers -1', 'warmup 2', 'seed -1', 'limit -5', 'epochs 0', 'batch 0', 'lr 0', 'mosaic nan', 'width inf', 'map_every -1', 'strength -1')),
-    *((cli.train, f'--{flag}', 'Lightning refuses this run (') for flag in ('precision foo', 'devices x --accelerator cpu', 'devices 0', 'accelerator moon', 'strategy foo')),
+    *((cli.train, f'--{flag}', f'--{flag.split()[0]} ') for flag in OUT_OF_RANGE),
+    *((cli.train, f'--{flag}', 'Lightning refuses this run (') for flag in LIGHTNINGS),
     pytest.param(cli.train, '--accelerator gpu', 'Lightning refuses this run (', marks=no_gpu),
-    *((cli.evaluate_weights, f'--{flag}', f'--{flag.split()[0]} ') for flag in ('batch 0', 'workers -1', 'max_detections 0', 'precision foo', 'size -32')),
-    (cli.predict, f'{ROOT}/nbs --no-progress --size 100', 'no multiple of 32'), (cli.run_app, '--make_space space --results notes.json', 'notes.json is no file of results'),
-    (cli.predict, 'notes.json --no-progress --out deep/below', 'nothing was written'), (cli.predict, 'notes.json --no-progress --out empty', 'nothing was written')])
-def test_what_cannot_work_is_one_sentence_and_leaves_nothing(main, line, says, tmp_path, monkeypatch, capsys):
+    *((cli.evaluate_weights, f'--{flag}', f'--{flag.split()[0]} ') for flag in OF_EVAL),
+    (cli.predict, f'{ROOT}/nbs --no-progress --size 100', 'no multiple of 32'),
+    (cli.run_app, '--make_space space --results notes.json', 'notes.json is no file of results'),
+    (cli.predict, 'notes.json --no-progress --out deep/below', 'nothing was written'),
+    (cli.predict, 'notes.json --no-progress --out empty', 'nothing was written')])
+def test_what_cannot_work_is_one_sentence_and_leaves_nothing(main, line, says, tmp_path,
+                                                             monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('YOLOV3_RUN', '')
     Path('notes.json').write_text('{"metrics": {"map50": 1}, "data": []}')
     Path('empty').mkdir()
-    with pytest.raises(SystemExit) as e: main([*line.split(), *['--data', 'nowhere'] * (main in (cli.train, cli.evaluate_weights))])
+    with pytest.raises(SystemExit) as e:
+        data = ['--data', 'nowhere'] if main in (cli.train, cli.evaluate_weights) else []
+        main([*line.split(), *data])
     said = capsys.readouterr().err.strip().splitlines()
-    assert e.value.code == 2 and says in said[-1] and said[-1].endswith('.') and not [l for l in said[:-1] if 'Skipped: ' not in l], said
-    assert sorted(os.listdir()) == ['empty', 'notes.json']  # no folder of a run, nothing half-written, and what was there is there
+    assert e.value.code == 2, said
+    assert says in said[-1] and said[-1].endswith('.'), said
+    assert not [line for line in said[:-1] if 'Skipped: ' not in line], said
+    # no folder of a run, nothing half-written, and what was there is there
+    assert sorted(os.listdir()) == ['empty', 'notes.json']
 
 def test_what_lightning_says_is_cut_to_a_sentence():
-    assert learner.first_sentence(ValueError('Precision 3.5 is wrong. Take another one.\nSee there.')) == 'Precision 3.5 is wrong'
+    assert learner.first_sentence(
+        ValueError(
+            'Precision 3.5 is wrong. Take another one.\nSee there.')) == 'Precision 3.5 is wrong'
     assert learner.first_sentence(ValueError('')) == 'ValueError'
 
 def test_both_spellings_of_the_flags_of_nms():
@@ -63,17 +92,24 @@ def test_both_spellings_of_the_flags_of_nms():
         for line in ('--nms .3 --max_detections 7', '--iou .3 --max 7'):
             a = parser.parse_args([*first, *line.split()])
             assert (a.nms, a.max_detections) == (.3, 7)
-        assert not hasattr(parser.parse_args(first), 'nms')  # what is not given is not in the way of a default
+        # what is not given is not in the way of a default
+        assert not hasattr(parser.parse_args(first), 'nms')
         assert '--nms' in parser.format_help() and '--iou' not in parser.format_help()
 
 def test_results_by_name_or_by_file(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    assert runs.results_file('toy') == runs.results_file('results/toy.json') == Path('results/toy.json')
-    assert runs.read_result('toy') == runs.read_result(ROOT/'results'/'toy.json') == json.loads((ROOT/'results'/'toy.json').read_text())
-    for n, text in enumerate(('{}', '[]', '1', 'text', '{"metrics": {"map50": "x"}, "data": {"n_test": 1, "test": "t"}, "date": 1, "command": 1, "commit": 1}')):
+    assert (runs.results_file('toy') == runs.results_file('results/toy.json')
+            == Path('results/toy.json'))
+    assert (runs.read_result('toy') == runs.read_result(ROOT/'results'/'toy.json')
+            == json.loads((ROOT/'results'/'toy.json').read_text()))
+    for n, text in enumerate(('{}', '[]', '1', 'text',
+                              '{"metrics": {"map50": "x"}, "data": {"n_test": 1, "test": "t"}, '
+                              '"date": 1, "command": 1, "commit": 1}')):
         (tmp_path/f'{n}.json').write_text(text)
-        with pytest.raises(InputError, match='is no file of results'): runs.read_result(tmp_path/f'{n}.json')
-    with pytest.raises(InputError, match='is no file of results'): runs.read_result('no-such-name')
+        with pytest.raises(InputError, match='is no file of results'):
+            runs.read_result(tmp_path/f'{n}.json')
+    with pytest.raises(InputError, match='is no file of results'):
+        runs.read_result('no-such-name')
 
 
 # what is written
@@ -83,55 +119,76 @@ def full_disk():
     "No file may grow beyond 512 bytes: a full disk, as far as a process can tell."
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
-    try: yield
-    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 def write_report(path):
-    old = json.loads((ROOT/'results'/'toy.json').read_text())  # of a time when neither processor nor precision were noted
+    # of a time when neither processor nor precision were noted
+    old = json.loads((ROOT/'results'/'toy.json').read_text())
     return report.write_report(path.parent, old, old['settings'], [])
 
 def write_detections(path):
     from yolov3_nb.errors import write_detections
-    none = dict(image=torch.zeros(300).long(), labels=torch.zeros(300).long(), scores=torch.ones(300), boxes=torch.rand(300, 4))
+    none = dict(image=torch.zeros(300).long(), labels=torch.zeros(300).long(),
+                scores=torch.ones(300), boxes=torch.rand(300, 4))
     return write_detections(path.parent, none, ['a'], ('dog',))
 
 def write_examples(path):
     from yolov3_nb.app import example_files
     return example_files(path.parent)
 
-def write_space(path): return space.make_space(path.parent, ROOT/'weights'/'toy', ROOT/'results'/'toy.json')
+def write_space(path):
+    return space.make_space(path.parent, ROOT/'weights'/'toy', ROOT/'results'/'toy.json')
 
-WRITERS = {'report.html': write_report, 'coco_results.json': write_detections, 'course.jpg': write_examples, 'README.md': write_space,
-           'figures.json': lambda path: write_json(path, list(range(999))), 'page.html': lambda path: inspection.write_page(path, '.', {}, [], ()),
-           'detections.csv': lambda path: prediction.write_records([dict(image='x' * 999)], [], [], [], path.parent),
-           'model.safetensors': lambda path: networks.save_weights(YOLOv3(3, .0625, image_size=64), path.parent)}
+WRITERS = {'report.html': write_report, 'coco_results.json': write_detections,
+           'course.jpg': write_examples, 'README.md': write_space,
+           'figures.json': lambda path: write_json(path, list(range(999))),
+           'page.html': lambda path: inspection.write_page(path, '.', {}, [], ()),
+           'detections.csv': lambda path: prediction.write_records([dict(image='x' * 999)], [], [],
+                                                                   [], path.parent),
+           'model.safetensors': lambda path: networks.save_weights(YOLOv3(3, .0625, image_size=64),
+                                                                   path.parent)}
 
 @pytest.mark.parametrize('name', WRITERS)
-def test_a_full_disk_or_a_file_in_the_way_is_a_sentence_and_what_was_there_stays(name, tmp_path, monkeypatch):
+def test_a_full_disk_or_a_file_in_the_way_is_a_sentence_and_what_was_there_stays(
+        name, tmp_path, monkeypatch):
     def build_wheel(folder):
         (wheel := Path(folder)/'yolov3_nb-2-py3-none-any.whl').write_bytes(b'new')
         return wheel
     monkeypatch.setattr(space, 'build_wheel', build_wheel)
     (folder := tmp_path/'folder').mkdir()
     old = {name: 'old', 'yolov3_nb-1-py3-none-any.whl': 'old wheel'}
-    for file, text in old.items(): (folder/file).write_text(text)
-    with full_disk(), pytest.raises(InputError, match='folder.* cannot be written .*File too large') as e: WRITERS[name](folder/name)
-    assert '\n' not in str(e.value) and {f.name: f.read_text() for f in folder.iterdir()} == old and os.listdir(tmp_path) == ['folder']
+    for file, text in old.items():
+        (folder/file).write_text(text)
+    with full_disk(), pytest.raises(InputError,
+                                    match='folder.* cannot be written .*File too large') as e:
+        WRITERS[name](folder/name)
+    assert '\n' not in str(e.value)
+    assert {f.name: f.read_text() for f in folder.iterdir()} == old
+    assert os.listdir(tmp_path) == ['folder']
     (tmp_path/'file').write_text('in the way')
-    with pytest.raises(InputError, match='file.* cannot be written .(File exists|Not a directory)'): WRITERS[name](tmp_path/'file'/name)
-    assert (tmp_path/'file').read_text() == 'in the way' and sorted(os.listdir(tmp_path)) == ['file', 'folder']
+    with pytest.raises(InputError, match='file.* cannot be written .(File exists|Not a directory)'):
+        WRITERS[name](tmp_path/'file'/name)
+    assert (tmp_path/'file').read_text() == 'in the way'
+    assert sorted(os.listdir(tmp_path)) == ['file', 'folder']
     WRITERS[name](folder/name)
     assert (folder/name).stat().st_size > 512 and not [f for f in folder.rglob('.*')]
-    assert (folder/'yolov3_nb-1-py3-none-any.whl').exists() == (name != 'README.md')  # a new wheel takes the place of the old one
+    # a new wheel takes the place of the old one
+    assert (folder/'yolov3_nb-1-py3-none-any.whl').exists() == (name != 'README.md')
 
 def test_several_files_come_together(tmp_path):
     write_whole({tmp_path/'a': b'old'})
-    with full_disk(), pytest.raises(InputError, match='new/b cannot be written'): write_whole({tmp_path/'a': b'new', tmp_path/'new'/'b': bytes(999)})
+    with full_disk(), pytest.raises(InputError, match='new/b cannot be written'):
+        write_whole({tmp_path/'a': b'new', tmp_path/'new'/'b': bytes(999)})
     assert (tmp_path/'a').read_bytes() == b'old' and os.listdir(tmp_path) == ['a']
 
 def test_a_record_says_what_it_was_computed_on_and_in():
     found = runs.record('x', ['yolov3_eval'], None, {}, {}, 0., precision='bf16-mixed')
-    assert found['precision'] == 'bf16-mixed' and len(found['processor']) > 2 and found['device'].endswith('CPU cores')
+    assert found['precision'] == 'bf16-mixed'
+    assert len(found['processor']) > 2
+    assert found['device'].endswith('CPU cores')
 
 def test_a_compiled_network_is_measured_and_explained_as_it_was_saved(tmp_path):
     "A compiled network is one piece: hooks on its layers may see nothing."
@@ -142,21 +199,25 @@ def test_a_compiled_network_is_measured_and_explained_as_it_was_saved(tmp_path):
     learner.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device='cpu'))
     learner._keep_weights()
     assert model._compiled_call_impl and not learner.model._compiled_call_impl
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), learner.model.state_dict().values()))
+    assert all(torch.equal(a, b)
+               for a, b in zip(model.state_dict().values(), learner.model.state_dict().values()))
 
 
 # what is read, and who reads
 
 def test_an_upload_that_was_deleted_meanwhile_is_a_sentence(tmp_path):
     from yolov3_nb.app import check_upload
-    with pytest.raises(InputError, match='^cat.jpg is not kept any more: upload it again.$'): check_upload(str(tmp_path/'cat.jpg'))
+    with pytest.raises(InputError, match='^cat.jpg is not kept any more: upload it again.$'):
+        check_upload(str(tmp_path/'cat.jpg'))
 
 def test_a_huge_file_that_is_no_picture_is_refused_by_its_head(tmp_path):
-    for head in (b'no picture', b'II*\0\x08\0\0\0\x01\0\0\1\3\0\1\0\0\0\2\0\0\0', b'PF\n9000 9000\n'):
+    for head in (b'no picture', b'II*\0\x08\0\0\0\x01\0\0\1\3\0\1\0\0\0\2\0\0\0',
+                 b'PF\n9000 9000\n'):
         (tmp_path/'huge.jpg').write_bytes(head)
         os.truncate(tmp_path/'huge.jpg', 2**29)  # half a gigabyte that takes no room
         tracemalloc.start()
-        with pytest.raises(InputError): read_image(tmp_path/'huge.jpg')
+        with pytest.raises(InputError):
+            read_image(tmp_path/'huge.jpg')
         assert tracemalloc.get_traced_memory()[1] < 2**25, head
         tracemalloc.stop()
 
@@ -170,7 +231,8 @@ def test_data_workers_outlive_the_first_wish_to_terminate():
     batches = iter(DataLoader(np.arange(4000), 4, num_workers=1, worker_init_fn=worker_init))
     next(batches)
     with pytest.raises(RuntimeError, match='Terminated'):  # a second wish ends it
-        for _ in range(2): batches._workers[0].terminate(), time.sleep(.5)
+        for _ in range(2):
+            batches._workers[0].terminate(), time.sleep(.5)
 
 @pytest.mark.parametrize('steps', [1, 2, 5, 10, 20])
 def test_a_climb_of_one_step(steps):
@@ -183,5 +245,6 @@ def test_a_climb_of_one_step(steps):
         for _ in range(steps):
             rates.append(made['optimizer'].param_groups[0]['lr'])
             made['optimizer'].step()
-            if len(rates) < steps: made['lr_scheduler']['scheduler'].step()
+            if len(rates) < steps:
+                made['lr_scheduler']['scheduler'].step()
         assert all(0 < r <= module.hparams.lr for r in rates)

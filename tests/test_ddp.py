@@ -1,6 +1,7 @@
 "Two processes on one machine evaluate and train as one does."
 import json
 import os
+import random
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from yolov3_nb.data import InputError
+from yolov3_nb.durable import images_after
 from yolov3_nb.training import GridAccuracies, OriginalLoss, deal_batches
 
 ONE_THREAD = os.environ | {'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
@@ -136,3 +138,43 @@ def test_the_command_on_two_devices_writes_one_run(folder):
     figures = json.loads((folder/'run'/'metrics.json').read_text())['metrics']
     assert figures['noobj_acc'] > 0
     assert done.stdout.count('EPOCH: 0') == 1 and not list(folder.glob('run*/run*'))
+
+LEARNER = '''
+from yolov3_nb import DetectionDataModule, Learner, Recipe, make_toyvoc
+data = DetectionDataModule.from_voc(make_toyvoc(), image_size=64, batch_size=4, limit=16)
+recipe = Recipe(size=64, width=.0625, epochs=1, batch=4, workers=0, progress=False,
+                precision='32-true', accelerator='cpu', devices=2, strategy='ddp')
+learner = Learner(data, recipe)
+learner.fit()
+print('measured', learner.evaluate('val')['noobj_acc'] > 0, learner.run)
+'''
+
+def test_a_script_on_two_devices_makes_one_run_and_goes_on_once(tmp_path):
+    (tmp_path/'script.py').write_text(LEARNER)
+    done = subprocess.run([sys.executable, 'script.py'], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=300, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('measured True runs/run-1') == done.stdout.count('measured') == 1
+    assert [folder.name for folder in (tmp_path/'runs').iterdir()] == ['run-1']
+
+def seen_by_a_loop(steps, n, batch, accumulate, world):
+    "Images that so many steps used, batch by batch."
+    share = n // world
+    sizes = [batch] * (share // batch) or [share]
+    seen, waiting, done = 0, 0, 0
+    while done < steps:
+        for i, size in enumerate(sizes, 1):
+            waiting += size * world
+            if i % accumulate == 0 or i == len(sizes):
+                done, seen, waiting = done + 1, seen + waiting, 0
+            if done == steps:
+                break
+    return seen
+
+def test_images_seen_are_those_of_the_batches():
+    rng = random.Random(0)
+    for _ in range(500):
+        world = rng.randrange(1, 4)
+        case = rng.randrange(world, 60), rng.randrange(1, 20), rng.randrange(1, 5), world
+        steps = rng.randrange(30)
+        assert images_after(steps, *case) == seen_by_a_loop(steps, *case), (steps, *case)

@@ -1,5 +1,8 @@
 "Half a million boxes, as VOC's test pictures give, are judged within bounds."
-import json, os, subprocess, sys
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,13 +1,22 @@
 "The export against other people's programs, and damaged pictures and weights by the hundred."
-import json, os, random, shutil, subprocess, sys
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-import cv2, numpy as np, pytest, torch
+import cv2
+import numpy as np
+import pytest
+import torch
 from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 import darknet
+from damage import damaged_bytes
 from yolov3_nb.data import InputError, VOC_CLASSES, read_image
-from yolov3_nb.export import (
-    COCO_CLASSES, detect_images, export_onnx, largest_difference, load_darknet, write_beside)
+from yolov3_nb.darknet import COCO_CLASSES, load_darknet
+from yolov3_nb.export import detect_images, export_onnx, largest_difference, write_beside
 from yolov3_nb.model import YOLOv3
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,42 +79,30 @@ def test_a_hub_repository_holds_all(tiny, monkeypatch):
 
 def test_every_kind_of_picture(tmp_path, picture):
     deep, rgb = picture.astype(np.uint16)*257, picture[..., ::-1]
-    for name in 'a.jpg a.png a.webp a.bmp a.tif a.ppm'.split():
+    for name in ('a.jpg', 'a.png', 'a.webp', 'a.bmp', 'a.tif', 'a.ppm'):
         cv2.imwrite(str(tmp_path/name), picture)
         assert read_image(tmp_path/name).shape == (60, 80, 3), name
     Image.fromarray(rgb).save(tmp_path/'a.gif')
     assert read_image(tmp_path/'a.gif').shape == (60, 80, 3)
-    for name in 'a.tga a.sgi a.pcx a.ico a.hdr a.ras'.split():   # kinds that hardly a camera writes are refused by name
-        if name in ('a.hdr', 'a.ras'): cv2.imwrite(str(tmp_path/name), picture/np.float32(255) if name == 'a.hdr' else picture)
-        else: Image.fromarray(rgb).save(tmp_path/name)
-        with pytest.raises(InputError, match=f'{name}.*none of the known formats'): read_image(tmp_path/name)
+    # kinds that hardly a camera writes are refused by name
+    for name in ('a.tga', 'a.sgi', 'a.pcx', 'a.ico', 'a.hdr', 'a.ras'):
+        if name in ('a.hdr', 'a.ras'):
+            cv2.imwrite(str(tmp_path/name), picture/np.float32(255) if name == 'a.hdr' else picture)
+        else:
+            Image.fromarray(rgb).save(tmp_path/name)
+        with pytest.raises(InputError, match=f'{name}.*none of the known formats'):
+            read_image(tmp_path/name)
     cv2.imwrite(str(tmp_path/'deep.tif'), deep)
     cv2.imwrite(str(tmp_path/'deep.png'), deep)
     for name in ('deep.tif', 'deep.png', 'a.png', 'a.ppm', 'a.bmp'):
         assert (read_image(tmp_path/name) == rgb).all(), name
 
-@pytest.mark.parametrize('name, head', [('a.ppm', b'P6 90000 90000 255\n'), ('a.pfm', b'Pf\n90000 90000\n-1.0\n')])
+@pytest.mark.parametrize('name, head', [
+    ('a.ppm', b'P6 90000 90000 255\n'), ('a.pfm', b'Pf\n90000 90000\n-1.0\n')])
 def test_a_bomb_is_refused_by_its_header(tmp_path, name, head):
     (tmp_path/name).write_bytes(head + bytes(1000))
     with pytest.raises(InputError, match='allowed'):
         read_image(tmp_path/name)
-
-def damage(data, rng):
-    "A copy with some bytes changed, cut out, put in, or cut off."
-    data, kind = bytearray(data), rng.randrange(5)
-    at = rng.randrange(len(data)) if rng.random() < .5 else rng.randrange(min(len(data), 200))
-    if kind == 0:
-        data[at] = rng.randrange(256)
-    elif kind == 1:
-        del data[at:]
-    elif kind == 2:
-        del data[at:at + rng.randrange(1, 40)]
-    elif kind == 3:
-        data[at:at] = rng.randbytes(rng.randrange(1, 40))
-    else:
-        for _ in range(20):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-    return bytes(data)
 
 MUTATED = '''import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
@@ -116,12 +113,16 @@ predict(sys.argv[1:])'''
 def test_300_mutated_pictures(tmp_path, picture, tiny):
     rng, whole, folder = random.Random(0), [], tmp_path/'in'
     folder.mkdir()
-    for i, name in enumerate('a.jpg a.png a.gif a.tif a.webp a.bmp a.ppm a.jpeg deep.png deep.tif'.split()):
-        if name == 'a.gif': Image.fromarray(picture).save(tmp_path/name)
-        else: cv2.imwrite(str(tmp_path/name), picture.astype(np.uint16)*257 if name.startswith('deep') else picture)
+    for i, name in enumerate(('a.jpg', 'a.png', 'a.gif', 'a.tif', 'a.webp', 'a.bmp', 'a.ppm',
+                              'a.jpeg', 'deep.png', 'deep.tif')):
+        if name == 'a.gif':
+            Image.fromarray(picture).save(tmp_path/name)
+        else:
+            cv2.imwrite(str(tmp_path/name), picture.astype(np.uint16)*257 if name.startswith('deep')
+                        else picture)
         whole.append((tmp_path/name).read_bytes())
         for n in range(30):
-            (folder/f'{i}-{n}{Path(name).suffix}').write_bytes(damage(whole[i], rng))
+            (folder/f'{i}-{n}{Path(name).suffix}').write_bytes(damaged_bytes(whole[i], rng))
     done = subprocess.run([sys.executable, '-c', MUTATED, str(folder), '--weights', str(tiny),
                            '--out', str(tmp_path/'out'), '--no-progress', '--max', '3'],
                           capture_output=True, text=True, timeout=200)
@@ -132,11 +133,13 @@ def test_300_mutated_pictures(tmp_path, picture, tiny):
     assert all('\n' not in s['why'] and len(s['why']) < 600 for s in found['skipped'])
     out = {p.name for p in (tmp_path/'out').iterdir()}
     assert out == {'detections.json', 'detections.csv'} | {i['annotated'] for i in found['images']}
-    for i in found['images']: assert read_image(tmp_path/'out'/i['annotated']).shape[:2] == (i['height'], i['width'])
-    assert len((tmp_path/'out'/'detections.csv').read_text().splitlines()) == 1 + len(found['detections'])
+    for i in found['images']:
+        assert read_image(tmp_path/'out'/i['annotated']).shape[:2] == (i['height'], i['width'])
+    assert (len((tmp_path/'out'/'detections.csv').read_text().splitlines()) == 1
+            + len(found['detections']))
 
 def test_100_mutated_weights(tmp_path, tiny, picture):
-    from yolov3_nb.export import save_darknet
+    from yolov3_nb.darknet import save_darknet
     rng, model, outcomes = random.Random(1), YOLOv3.from_pretrained(tiny), []
     save_darknet(model, tmp_path/'net.weights')
     sources = {'model.safetensors': (tiny/'model.safetensors').read_bytes(),
@@ -145,7 +148,7 @@ def test_100_mutated_weights(tmp_path, tiny, picture):
     for n in range(102):
         name, folder = list(sources)[n % 3], tmp_path/f'{n}'
         shutil.copytree(tiny, folder)
-        (folder/name).write_bytes(damage(sources[name], rng))
+        (folder/name).write_bytes(damaged_bytes(sources[name], rng))
         try:
             if name == 'net.weights':
                 m = load_darknet(folder/name, model.class_names, model.anchors, 64, .0625)
@@ -203,13 +206,18 @@ def test_predict_takes_names_from_standard_input(tmp_path, tiny, picture):
 
 def test_ctrl_c_keeps_what_was_done(tmp_path, tiny, picture, monkeypatch):
     from yolov3_nb import cli, prediction
-    for name in 'abc': cv2.imwrite(str(tmp_path/f'{name}.png'), picture)
+    for name in 'abc':
+        cv2.imwrite(str(tmp_path/f'{name}.png'), picture)
     def read(path):
         if path.name == 'c.png':
             raise KeyboardInterrupt
         return read_image(path)
     monkeypatch.setattr(prediction, 'read_image', read)
     with pytest.raises(SystemExit, match='130'):
-        cli.predict([str(tmp_path), '--weights', str(tiny), '--out', str(tmp_path/'out'), '--batch', '1', '--no-progress'])
-    assert [i['annotated'] for i in json.loads((tmp_path/'out'/'detections.json').read_text())['images']] == ['a.jpg']   # b was waiting for its batch
+        cli.predict([str(tmp_path), '--weights', str(tiny), '--out', str(tmp_path/'out'), '--batch',
+                     '1', '--no-progress'])
+    assert [i['annotated']
+            for i in json.loads(
+                # b was waiting for its batch
+                (tmp_path/'out'/'detections.json').read_text())['images']] == ['a.jpg']
     assert sorted(os.listdir(tmp_path/'out')) == ['a.jpg', 'detections.csv', 'detections.json']

@@ -53,7 +53,7 @@ def test_help_says_what_the_arguments_are(name, says):
 
 def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match='no_such_name'):
-        yolov3_nb.no_such_name
+        _ = yolov3_nb.no_such_name
 
 def test_map_is_taken_with_the_batch_and_workers_of_the_run(tmp_path):
     from yolov3_nb.evaluation import MAPCallback
@@ -104,4 +104,33 @@ def test_a_prediction_that_is_terminated_leaves_tables_of_what_was_done(tmp_path
         time.sleep(.1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
-    assert sorted(os.listdir(tmp_path/'out')) == ['a.jpg', 'detections.csv', 'detections.json']
+    assert sorted(os.listdir(tmp_path/'out')) == [  # the same command goes on
+        'a.jpg', 'detections.csv', 'detections.json', 'unfinished.jsonl']
+
+def learner_of(*line):
+    from yolov3_nb import cli
+    from yolov3_nb.flags import train_parser
+    return cli._make_learner(train_parser().parse_args([str(word) for word in line]))
+
+def test_the_preset_goes_by_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'pens').mkdir()
+    (tmp_path/'voc'/'VOCdevkit'/'VOC2007'/'Annotations').mkdir(parents=True)
+    own = learner_of('--data', 'pens')
+    assert own.recipe.schedule == 'wsd' and own.folder.name == 'own-1'
+    assert learner_of('--data', 'voc').folder.name == 'toy-1' == learner_of().folder.name
+    assert learner_of('--data', 'pens', '--preset', 'voc_cpu').folder.name == 'voc_cpu-1'
+
+def test_the_width_is_that_of_the_start_unless_asked_for(tmp_path, monkeypatch):
+    from yolov3_nb.files import InputError
+    from yolov3_nb.model import YOLOv3
+    from yolov3_nb.networks import save_weights
+    monkeypatch.chdir(tmp_path)
+    save_weights(YOLOv3(2, 0.0625, image_size=64).eval(), 'narrow')
+    for preset in ('own', 'toy', 'voc'):
+        assert learner_of('--preset', preset, '--start', 'narrow').recipe.width == 0.0625
+    assert learner_of('--start', 'narrow', '--width', '0.0625').recipe.width == 0.0625
+    for width in ('0.25', '1'):  # 0.25 is the default, and was asked for here
+        with pytest.raises(InputError, match='leave --width out'):
+            learner_of('--start', 'narrow', '--width', width)
+    assert learner_of('--preset', 'voc').recipe.width == 1

@@ -1,29 +1,45 @@
 "The site builds without Quarto, and its check sees what is wrong with a page."
-import functools, http.server, importlib.util, json, re, subprocess, sys, threading, urllib.error, urllib.request
+import functools
+import http.server
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-@pytest.mark.skipif(not importlib.util.find_spec('smalldocs'), reason='smalldocs, which renders the site, needs Python 3.11 or newer')
+@pytest.mark.skipif(not importlib.util.find_spec('smalldocs'),
+                    reason='smalldocs, which renders the site, needs Python 3.11 or newer')
 def test_every_notebook_is_a_page_and_all_links_hold():
-    done = subprocess.run([sys.executable, 'tools/site.py'], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, 'tools/site.py'], cwd=ROOT,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-INDEX = '<a href="index.html">home</a><a href="boxes.html#nms">nms</a><a href="https://u.github.io/r/boxes.html">the same, in full</a>'
-BOXES = '<h2 id="nms">nms</h2><a href="index.html">back</a><a href="https://github.com/u/r/blob/main/lib.py#L2">source</a>'
+INDEX = ('<a href="index.html">home</a><a href="boxes.html#nms">nms</a><a '
+         'href="https://u.github.io/r/boxes.html">the same, in full</a>')
+BOXES = ('<h2 id="nms">nms</h2><a href="index.html">back</a><a '
+         'href="https://github.com/u/r/blob/main/lib.py#L2">source</a>')
 
 @pytest.fixture
 def site(tmp_path, tool, monkeypatch):
     "Write a site of two pages, and return what the check says of it."
     module = tool('site')
-    cfg = SimpleNamespace(nbs_path=tmp_path/'nbs', doc_path=tmp_path/'_docs', user='u', repo='r', branch='main', doc_host='https://u.github.io', doc_baseurl='/r')
+    cfg = SimpleNamespace(nbs_path=tmp_path/'nbs', doc_path=tmp_path/'_docs', user='u', repo='r',
+                          branch='main', doc_host='https://u.github.io', doc_baseurl='/r')
     monkeypatch.setattr(module, 'config', lambda: cfg)
     monkeypatch.setattr(module, 'ROOT', tmp_path)
-    for d in (cfg.nbs_path, cfg.doc_path): d.mkdir()
-    for name in ('index.ipynb', '03_boxes.ipynb', '_draft.ipynb'): (cfg.nbs_path/name).write_text('{}')
+    for d in (cfg.nbs_path, cfg.doc_path):
+        d.mkdir()
+    for name in ('index.ipynb', '03_boxes.ipynb', '_draft.ipynb'):
+        (cfg.nbs_path/name).write_text('{}')
     (tmp_path/'lib.py').write_text('a = 1\nb = 2\n')
     def check(index=INDEX, boxes=BOXES):
         (cfg.doc_path/'index.html').write_text(index)
@@ -31,7 +47,8 @@ def site(tmp_path, tool, monkeypatch):
         return module.check()
     return check
 
-def test_a_good_site_has_no_problem(site): assert site() == []
+def test_a_good_site_has_no_problem(site):
+    assert site() == []
 
 @pytest.mark.parametrize('bad, said', [
     ('<a href="anchors.html">x</a>', 'anchors.html leads nowhere'),
@@ -39,7 +56,8 @@ def test_a_good_site_has_no_problem(site): assert site() == []
     ('<a href="https://u.github.io/r/boxes.html#iou">x</a>', 'has no such anchor'),
     ('<img src="figure.png">', 'figure.png leads nowhere'),
     ('<a href="https://github.com/u/r/blob/main/lib.py#L3">x</a>', 'past the end'),
-    ('<a href="https://colab.research.google.com/github/u/r/blob/main/nbs/03_box.ipynb">x</a>', 'leads nowhere'),
+    ('<a href="https://colab.research.google.com/github/u/r/blob/main/nbs/03_box.ipynb">x</a>',
+     'leads nowhere'),
     ('<pre><code>#| export\nx = 1</code></pre>', 'a directive shows'),
     ('<p>{{&lt; video x &gt;}}</p>', 'a shortcode shows'),
     ('<p>\n::: {.callout}</p>', 'a fenced div shows'),
@@ -55,19 +73,27 @@ def test_the_check_sees(site, bad, said):
     problems = site(index=INDEX + bad)
     assert len(problems) == 1 and said in problems[0]
 
-def test_what_quarto_repeats(site): assert site(index=INDEX + '<p id="quarto-a"></p><p id="quarto-a"></p><a href="boxes.html#top">x</a>') == []
+def test_what_quarto_repeats(site):
+    assert site(index=INDEX
+                + '<p id="quarto-a"></p><p id="quarto-a"></p><a href="boxes.html#top">x</a>') == []
 
 def test_code_may_hold_what_prose_may_not(site):
     assert site(index=INDEX + '<pre><code>x[0](1) ** 2  # | --- |\n::: {{&lt; </code></pre>') == []
 
 def test_a_page_that_the_sidebar_lacks(site):
-    assert site(index='<p>no links</p>') == ['nbs/03_boxes.ipynb: is not in the sidebar (_quarto.yml)', 'nbs/index.ipynb: is not in the sidebar (_quarto.yml)']
+    assert (site(index='<p>no links</p>')
+            == ['nbs/03_boxes.ipynb: is not in the sidebar (_quarto.yml)',
+                'nbs/index.ipynb: is not in the sidebar (_quarto.yml)'])
 
 def test_links_that_no_page_shows(site, tmp_path):
-    (tmp_path/'nbs'/'03_boxes.ipynb').write_text(json.dumps({'cells': [{'cell_type': 'markdown', 'source': ['[a](index.ipynb), [b](boxes.ipynb)']}]}))
+    (tmp_path/'nbs'/'03_boxes.ipynb').write_text(
+        json.dumps({'cells': [{'cell_type': 'markdown',
+                               'source': ['[a](index.ipynb), [b](boxes.ipynb)']}]}))
     (tmp_path/'README.md').write_text('[a](lib.py#L1), [b](nbs/4.ipynb), [c](https://example.org)')
-    (tmp_path/'_docs'/'search.json').write_text(json.dumps([{'href': 'boxes.html#nms'}, {'href': 'boxes.html#iou'}]))
-    assert site() == ['nbs/03_boxes.ipynb: boxes.ipynb is no notebook beside it', 'README.md: nbs/4.ipynb leads nowhere',
+    (tmp_path/'_docs'/'search.json').write_text(
+        json.dumps([{'href': 'boxes.html#nms'}, {'href': 'boxes.html#iou'}]))
+    assert site() == ['nbs/03_boxes.ipynb: boxes.ipynb is no notebook beside it',
+                      'README.md: nbs/4.ipynb leads nowhere',
                       'search.json: boxes.html#iou has no such anchor']
 
 def test_pages_are_made_anew_when_symbols_move(tool, tmp_path):
@@ -84,13 +110,17 @@ def test_pages_are_made_anew_when_symbols_move(tool, tmp_path):
 
 def test_links_in_html_lead_to_pages(tool):
     module = tool('site')
-    change = lambda m: m[1] + str(module.unnumbered(Path(m[2])).with_suffix('.html'))
-    shown = json.dumps('<a href="03_boxes.ipynb">a</a><a href="https://u.org/04_x.ipynb">b</a><a href="solutions/03_boxes.ipynb#x">c</a>')
+    def change(m):
+        return m[1] + str(module.unnumbered(Path(m[2])).with_suffix('.html'))
+    shown = json.dumps('<a href="03_boxes.ipynb">a</a><a href="https://u.org/04_x.ipynb">b</a><a '
+                       'href="solutions/03_boxes.ipynb#x">c</a>')
     assert json.loads(module.RAW_LINK.sub(change, shown)) == (
-        '<a href="boxes.html">a</a><a href="https://u.org/04_x.ipynb">b</a><a href="solutions/boxes.html#x">c</a>')
+        '<a href="boxes.html">a</a><a href="https://u.org/04_x.ipynb">b</a><a '
+        'href="solutions/boxes.html#x">c</a>')
 
 def processed(path):
-    "A notebook's page as nbdev makes it with this project's processors: the cells that Quarto and smalldocs get."
+    """A notebook's page as nbdev makes it with this project's processors: the cells that Quarto and
+    smalldocs get."""
     from execnb.nbio import read_nb
     from nbdev.processors import FilterDefaults
     nb = read_nb(path)
@@ -109,16 +139,22 @@ def test_a_page_after_nbdev_and_the_processor(monkeypatch):
     cells = processed(ROOT/'nbs'/'09_evaluation.ipynb')
     assert 'title: 09 · ' in cells[0]['source']
     text = '\n'.join(c['source'] for c in cells if c['cell_type'] == 'markdown')
-    assert '[`positives`](' not in text and '`positives`' in text  # a word here, a function elsewhere
+    # a word here, a function elsewhere
+    assert '[`positives`](' not in text and '`positives`' in text
     outputs = [o['data'] for c in cells for o in c.get('outputs', ()) if 'data' in o]
-    assert not any('text/html' in d for d in outputs) and any('{=html}' in ''.join(d.get('text/markdown', '')) for d in outputs)
-    entries = [''.join(o['data']['text/markdown']) for c in cells if 'show_doc(' in c['source'] for o in c['outputs']]
+    assert not any('text/html' in d for d in outputs)
+    assert any('{=html}' in ''.join(d.get('text/markdown', '')) for d in outputs)
+    entries = [''.join(o['data']['text/markdown']) for c in cells if 'show_doc(' in c['source']
+               for o in c['outputs']]
     assert entries and not any(re.search(r'```python.*\[`[^`]+`\]\(', e, re.S) for e in entries)
-    for cell, after in zip(cells, cells[1:]):  # where the source stands, its signature does not stand above it too
+    # where the source stands, its signature does not stand above it too
+    for cell, after in zip(cells, cells[1:]):
         if 'show_doc(' in cell['source'] and 'Exported source' in after['source']:
             assert '```' not in ''.join(cell['outputs'][0]['data']['text/markdown'])
     assert all(c['id'].startswith('cell-') for c in cells)
-    figures = [c['source'] for c in cells if any(k.startswith('image/') for o in c.get('outputs', ()) for k in o.get('data', ()))]
+    figures = [c['source'] for c in cells
+               if any(k.startswith('image/') for o in c.get('outputs', ())
+                      for k in o.get('data', ()))]
     assert figures and all('fig-alt' in f for f in figures)
 
 def test_nbdev_docs_leaves_the_readme_alone():
@@ -126,26 +162,37 @@ def test_nbdev_docs_leaves_the_readme_alone():
     from nbdev.config import get_config
     from nbdev.quarto import _doc_mtime_not_older
     cfg = get_config(path=ROOT)
-    assert not (cfg.nbs_path/cfg.readme_nb).exists() and _doc_mtime_not_older(ROOT/'README.md', cfg.nbs_path/cfg.readme_nb)
+    assert not (cfg.nbs_path/cfg.readme_nb).exists()
+    assert _doc_mtime_not_older(ROOT/'README.md', cfg.nbs_path/cfg.readme_nb)
 
 def test_search_leads_to_sections(tool, site, tmp_path):
     "An entry of a function is found in its section, as Quarto's search has it."
-    site(boxes='<section id="nms-by-hand" class="level2"><h2>NMS by hand</h2><section id="nms" class="level3"><h3>nms</h3></section></section>')
+    site(boxes='<section id="nms-by-hand" class="level2"><h2>NMS by hand</h2><section id="nms" '
+               'class="level3"><h3>nms</h3></section></section>')
     file = tmp_path/'_docs'/'search.json'
-    file.write_text(json.dumps([{'href': 'boxes.html', 'section': '', 'text': 'a'}, {'href': 'boxes.html#nms-by-hand', 'section': 'NMS by hand', 'text': 'b'},
+    file.write_text(json.dumps([{'href': 'boxes.html', 'section': '', 'text': 'a'},
+                                {'href': 'boxes.html#nms-by-hand', 'section': 'NMS by hand',
+                                 'text': 'b'},
                                 {'href': 'boxes.html#nms', 'section': 'nms', 'text': 'c'}]))
     module = tool('site')
     module.by_sections(SimpleNamespace(doc_path=tmp_path/'_docs'))
-    assert [(e['href'], e['text']) for e in json.loads(file.read_text())] == [('boxes.html', 'a'), ('boxes.html#nms-by-hand', 'b nms c')]
+    assert ([(e['href'], e['text']) for e in json.loads(file.read_text())]
+            == [('boxes.html', 'a'), ('boxes.html#nms-by-hand', 'b nms c')])
 
 def test_what_is_not_there_has_a_page_of_its_own(tool, tmp_path):
     module = tool('site')
-    for name in ('index', '404'): (tmp_path/f'{name}.html').write_text(f'this is {name}')
+    for name in ('index', '404'):
+        (tmp_path/f'{name}.html').write_text(f'this is {name}')
     module.Handler.base = '/r'
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(module.Handler, directory=str(tmp_path))) as server:
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0),
+                                         functools.partial(module.Handler,
+                                                           directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        get = lambda path: urllib.request.urlopen(f'http://127.0.0.1:{server.server_port}{path}').read().decode()
+        def get(path):
+            return urllib.request.urlopen(
+                f'http://127.0.0.1:{server.server_port}{path}').read().decode()
         assert get('/r/index.html') == get('/index.html') == get('/r/') == 'this is index'
-        with pytest.raises(urllib.error.HTTPError) as e: get('/r/deep/er.html')
+        with pytest.raises(urllib.error.HTTPError) as e:
+            get('/r/deep/er.html')
         assert e.value.code == 404 and e.value.read().decode() == 'this is 404'
         server.shutdown()

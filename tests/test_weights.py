@@ -8,11 +8,13 @@ import time
 
 import pytest
 import torch
+from damage import damaged_bytes
 from safetensors.torch import load_file, save_file
 
 from yolov3_nb.data import InputError
 from yolov3_nb.evaluation import evaluate, ground_truths, predict
-from yolov3_nb.export import detect_images, load_darknet, save_darknet, transfer_backbone
+from yolov3_nb.darknet import load_darknet, save_darknet
+from yolov3_nb.export import detect_images, transfer_backbone
 from yolov3_nb.gradcam import feature_maps, heat_map
 from yolov3_nb.model import YOLOv3, check_finite_outputs, eval_mode
 
@@ -243,25 +245,6 @@ def odd_config(config, rng):
     else:
         config[key] = [config[key]]
     return json.dumps(config).encode()
-
-
-def damaged_bytes(data, rng):
-    "A copy with some bytes changed, cut out, put in, or cut off."
-    data = bytearray(data)
-    at = rng.randrange(len(data)) if rng.random() < .5 else rng.randrange(min(len(data), 200))
-    kind = rng.randrange(5)
-    if kind == 0:
-        data[at] = rng.randrange(256)
-    elif kind == 1:
-        del data[at:]
-    elif kind == 2:
-        del data[at:at + rng.randrange(1, 40)]
-    elif kind == 3:
-        data[at:at] = rng.randbytes(rng.randrange(1, 40))
-    else:
-        for _ in range(20):
-            data[rng.randrange(len(data))] = rng.randrange(256)
-    return bytes(data)
 
 
 def test_180_mutated_folders_open_or_are_refused(tiny, tmp_path, in_time):

@@ -147,7 +147,7 @@ def write_photograph(out):
 def write_examples(out, n):
     "Draw ToyVOC's first `n` test images and the course's own; their boxes, in the page's order."
     from yolov3_nb.data import read_annotation
-    from yolov3_nb.toyvoc import course_scene, scene, write_picture
+    from yolov3_nb.toyvoc import course_scene, scene, write_image
     scenes = {'000001': course_scene()}
     for k in range(n):
         scenes[f'{2001 + k:06d}'] = scene(random.Random(f'42-test-{k}'))
@@ -157,7 +157,7 @@ def write_examples(out, n):
         for folder in ('JPEGImages', 'Annotations'):
             (voc/folder).mkdir(parents=True)
         for image_id, (img, notes) in scenes.items():
-            write_picture(tmp, image_id, img, notes)
+            write_image(tmp, image_id, img, notes)
             target = read_annotation(voc/'Annotations'/f'{image_id}.xml')
             shutil.copy(voc/'JPEGImages'/f'{image_id}.jpg', out)
             known = {k: target[k].tolist() for k in ('boxes', 'labels', 'difficult')}

@@ -6,6 +6,7 @@ error and then leaves that notebook as it was."""
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -31,6 +32,30 @@ def skipper(path, flags):
     return skip
 
 
+def as_on_screen(text):
+    "What a terminal shows in the end: a progress bar is written over until its last state is left."
+    rows, at = [''], 0
+    for part in re.split(r'(\n|\r|\x1b\[A)', text):
+        if part == '\n':
+            at += 1
+            rows += [''] * (at == len(rows))
+        elif part == '\x1b[A':
+            at = max(0, at - 1)
+        elif part == '\r':
+            rows[at] = _Rewound(rows[at])
+        else:
+            rows[at] = _write(rows[at], part)
+    return '\n'.join(str(row).rstrip(' ') for row in rows)
+
+
+class _Rewound(str):
+    "A row whose next letters replace its first ones."
+
+
+def _write(row, part):
+    return part + row[len(part):] if isinstance(row, _Rewound) else row + part
+
+
 def keep_outputs(path, nb):
     "Write the outputs of a run into the notebook's file, as nbdev_clean leaves them."
     from nbdev.clean import clean_nb
@@ -43,6 +68,8 @@ def keep_outputs(path, nb):
         for output in old['outputs']:
             if output.get('output_type') in ('display_data', 'execute_result'):
                 output['metadata'] = {}
+            if output.get('output_type') == 'stream' and '\r' in ''.join(output['text']):
+                output['text'] = as_on_screen(''.join(output['text'])).splitlines(keepends=True)
     clean_nb(raw, clean_ids=get_config().clean_ids)
     text = json.dumps(raw, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
     path.write_text(text, encoding='utf-8')

@@ -14,9 +14,9 @@ import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = dict(size=96, width=0.25, batch=16, epochs=4, lr=5e-3, warmup=0.15, decay=0.3,
+SETTINGS = dict(size=96, width=0.25, batch=16, epochs=6, lr=8e-3, warmup=0.15, decay=0.3,
                 weight_decay=0.05, clip=10., ema=0.998, strength=0.1, mosaic=0., anchors='coco',
-                positive_iou=0.5, limit=None)
+                positive_iou=0.5, limit=None, precision='bf16-mixed')
 FIGURES = ('map50', 'loss', 'class_acc', 'noobj_acc', 'obj_acc')
 SCHEDULES = ('constant', 'one_cycle', 'wsd', 'cosine')
 
@@ -41,8 +41,8 @@ def train(settings, schedule, seed):
                        encode_options=dict(positive_iou=s['positive_iou']))
     ema = EMA(s['ema'])
     trainer = L.Trainer(max_epochs=s['epochs'], gradient_clip_val=s['clip'], callbacks=[ema],
-                        accelerator='cpu', logger=False, limit_val_batches=0,
-                        enable_checkpointing=False, enable_progress_bar=False,
+                        accelerator='cpu', precision=s['precision'], logger=False,
+                        limit_val_batches=0, enable_checkpointing=False, enable_progress_bar=False,
                         enable_model_summary=False, use_distributed_sampler=False)
     trainer.fit(module, datamodule=data)
     found = {}

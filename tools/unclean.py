@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = '[lint.per-file-ignores]\n'
+STYLE = 'E', 'W', 'SIM', 'B', 'UP'
 
 
 def found(head):
@@ -39,7 +40,7 @@ def main(everything=False):
         if not everything:
             flakes &= known.get(name, set())
         if everything or name in known:
-            listed = ', '.join(f'"{code}"' for code in ['E', 'W', 'SIM', *sorted(flakes)])
+            listed = ', '.join(f'"{code}"' for code in (*STYLE, *sorted(flakes)))
             lines.append(f'"{name}" = [{listed}]\n')
     path.write_text(head + MARK + ''.join(lines), encoding='utf-8')
     print(f'{len(known)} files before, {len(lines)} now')

@@ -14,17 +14,21 @@ def xyxy_to_cxcywh(
     boxes:Tensor, # (..., 4) x1, y1, x2, y2
 ) -> Tensor: # (..., 4) centre x, centre y, width, height
     "Corners to centre and size, in the same unit."
-    return torch.cat([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
+    first, last = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(first + last) / 2, last - first], -1)
 
 # %% ../nbs/03_boxes.ipynb #cxcywh-to-xyxy
 def cxcywh_to_xyxy(
     boxes:Tensor, # (..., 4) centre x, centre y, width, height
 ) -> Tensor: # (..., 4) x1, y1, x2, y2
     "Centre and size to corners, in the same unit."
-    return torch.cat([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], -1)
+    centre, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
 
 # %% ../nbs/03_boxes.ipynb #as-float
-def _as_float(t): return t if t.dtype == torch.float64 else t.float()
+def _as_float(t):
+    "In single precision, but double stays double."
+    return t if t.dtype == torch.float64 else t.float()
 
 def box_area(
     boxes:Tensor, # xyxy pixels (..., 4)
@@ -37,9 +41,9 @@ def box_area(
 # %% ../nbs/03_boxes.ipynb #clip-boxes
 def clip_boxes(
     boxes:Tensor, # xyxy pixels (..., 4)
-    hw:tuple, # height and width of the picture, pixels
-) -> Tensor: # (..., 4) cut off at the picture's edges
-    "The part of each box that lies on the picture."
+    hw:tuple, # height and width of the image, pixels
+) -> Tensor: # (..., 4) cut off at the image's edges
+    "The part of each box that lies on the image."
     x1, y1, x2, y2 = boxes.unbind(-1)
     h, w = hw
     return torch.stack([x1.clamp(0, w), y1.clamp(0, h), x2.clamp(0, w), y2.clamp(0, h)], -1)
@@ -50,37 +54,65 @@ def box_iou(
     b:Tensor, # boxes, xyxy (M, 4)
 ) -> Tensor: # (N, M), from 0 to 1
     "IoU of every box in `a` with every box in `b`; 0 where neither has an area."
-    a, b = _as_float(a)[:, None], _as_float(b)[None]                     # (N, 1, 4), (1, M, 4)
-    size = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])  # (N, M, 2)
-    inter = size.clamp(min=0).prod(-1)                                    # (N, M)
-    return inter / (box_area(a) + box_area(b) - inter).clamp(min=1e-7)
+    a = _as_float(a)[:, None]                              # (N, 1, 4)
+    b = _as_float(b)[None]                                 # (1, M, 4)
+    start = torch.maximum(a[..., :2], b[..., :2])          # (N, M, 2)
+    end = torch.minimum(a[..., 2:], b[..., 2:])
+    inter = (end - start).clamp(min=0).prod(-1)            # (N, M)
+    union = box_area(a) + box_area(b) - inter
+    return inter / union.clamp(min=1e-7)
 
 # %% ../nbs/03_boxes.ipynb #paired-iou
+def _iou_shift(a, b, eps):
+    "Squared distance of the centres, over the squared diagonal of the hull (DIoU, eqs. 6 and 7)."
+    start = torch.minimum(a[..., :2], b[..., :2])
+    end = torch.maximum(a[..., 2:], b[..., 2:])
+    diagonal = (end - start).clamp(min=0).square().sum(-1)
+    shift = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    return shift.square().sum(-1) / diagonal.clamp(min=eps)
+
+def _iou_shape(wh_a, wh_b, iou, eps):
+    "What CIoU takes off for another shape: alpha v (CIoU, eqs. 8 to 11)."
+    angle_a = torch.atan2(wh_a[..., 0], wh_a[..., 1].clamp(min=eps))
+    angle_b = torch.atan2(wh_b[..., 0], wh_b[..., 1].clamp(min=eps))
+    v = 4 / torch.pi**2 * (angle_a - angle_b).square()
+    with torch.no_grad():
+        alpha = v / (1 - iou + v).clamp(min=eps)
+    return alpha * v
+
 def paired_iou(
     a:Tensor, # boxes, xyxy (..., 4)
     b:Tensor, # their partners, xyxy (..., 4), or one that broadcasts
     kind:str='iou', # 'iou', 'giou', 'diou' or 'ciou'
 ) -> Tensor: # (...), 1 for a perfect match; differentiable, gradients finite for any boxes
-    "IoU of each box with its partner, or GIoU (Rezatofighi et al. 2019, sec. 3), DIoU, CIoU (Zheng et al. 2020, eqs. 7 and 10)."
-    if kind not in ('iou', 'giou', 'diou', 'ciou'): raise ValueError(f"kind is {kind!r}: give 'iou', 'giou', 'diou' or 'ciou'.")
-    a, b, eps = _as_float(a), _as_float(b), 1e-7
-    wh_a, wh_b = (a[..., 2:] - a[..., :2]).clamp(min=0), (b[..., 2:] - b[..., :2]).clamp(min=0)
-    common = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0)
+    """IoU of each box with its partner, or one of its kin; ValueError for another kind.
+
+    GIoU: Rezatofighi et al. 2019, sec. 3. DIoU and CIoU: Zheng et al. 2020, eqs. 7 and 10."""
+    if kind not in ('iou', 'giou', 'diou', 'ciou'):
+        raise ValueError(f"kind is {kind!r}: give 'iou', 'giou', 'diou' or 'ciou'.")
+    a, b = _as_float(a), _as_float(b)
+    eps = 1e-7
+    wh_a = (a[..., 2:] - a[..., :2]).clamp(min=0)
+    wh_b = (b[..., 2:] - b[..., :2]).clamp(min=0)
+    start = torch.maximum(a[..., :2], b[..., :2])
+    end = torch.minimum(a[..., 2:], b[..., 2:])
+    common = (end - start).clamp(min=0)
     inter = common[..., 0] * common[..., 1]
-    union = (wh_a[..., 0] * wh_a[..., 1] + wh_b[..., 0] * wh_b[..., 1] - inter).clamp(min=eps)
+    area_a = wh_a[..., 0] * wh_a[..., 1]
+    area_b = wh_b[..., 0] * wh_b[..., 1]
+    union = (area_a + area_b - inter).clamp(min=eps)
     iou = inter / union
-    if kind == 'iou': return iou
+    if kind == 'iou':
+        return iou
     if kind == 'giou':
+        hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+        hull = hull.clamp(min=0)
         area = (hull[..., 0] * hull[..., 1]).clamp(min=eps)
         return iou - (area - union) / area
-    shift = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-    diou = iou - shift.square().sum(-1) / hull.square().sum(-1).clamp(min=eps)
-    if kind == 'diou': return diou
-    angle_a, angle_b = (torch.atan2(wh[..., 0], wh[..., 1].clamp(min=eps)) for wh in (wh_a, wh_b))
-    v = 4 / torch.pi**2 * (angle_a - angle_b).square()
-    with torch.no_grad(): alpha = v / (1 - iou + v).clamp(min=eps)
-    return diou - alpha * v
+    diou = iou - _iou_shift(a, b, eps)
+    if kind == 'diou':
+        return diou
+    return diou - _iou_shape(wh_a, wh_b, iou, eps)
 
 # %% ../nbs/03_boxes.ipynb #wh-iou
 def wh_iou(
@@ -88,33 +120,40 @@ def wh_iou(
     b:Tensor, # widths and heights, same unit (M, 2)
 ) -> Tensor: # (N, M), from 0 to 1
     "IoU of boxes laid on the same centre: only their sizes count."
-    a, b = _as_float(a)[:, None], _as_float(b)[None]                     # (N, 1, 2), (1, M, 2)
+    a = _as_float(a)[:, None]                              # (N, 1, 2)
+    b = _as_float(b)[None]                                 # (1, M, 2)
     inter = torch.minimum(a[..., 0], b[..., 0]) * torch.minimum(a[..., 1], b[..., 1])
-    return inter / (a[..., 0] * a[..., 1] + b[..., 0] * b[..., 1] - inter).clamp(min=1e-7)
+    union = a[..., 0] * a[..., 1] + b[..., 0] * b[..., 1] - inter
+    return inter / union.clamp(min=1e-7)
 
 # %% ../nbs/03_boxes.ipynb #exact
-def _exact(boxes): return boxes.float() if boxes.device.type == 'mps' else boxes.double()
+def _exact(boxes):
+    "In double precision, where the device knows it."
+    return boxes.float() if boxes.device.type == 'mps' else boxes.double()
 
 def nms(
     boxes:Tensor, # xyxy pixels (N, 4)
     scores:Tensor, # (N,)
     iou_threshold:float=0.45, # of two boxes that overlap more than this, the lower score goes
-) -> Tensor: # indices of the boxes that stay (K,), by falling score; equal scores in the order given
-    "Greedy non-maximum suppression, all boxes against all. Raises ValueError for a NaN among the numbers."
+) -> Tensor: # indices of the boxes that stay (K,), by falling score; ties in the order given
+    "Greedy non-maximum suppression, all boxes against all; ValueError for what is not finite."
     from torchvision.ops import nms as fast_nms
     bad = int((scores.isnan() | ~boxes.isfinite().all(-1)).sum())
-    if bad: raise ValueError(f'{bad} of {len(scores)} boxes have a coordinate or score that is no number: find where the model went NaN.')
+    if bad:
+        raise ValueError(f'{bad} of {len(scores)} boxes have a coordinate or score that is no '
+                         'number: find where the model went NaN.')
     return fast_nms(_exact(boxes), _exact(scores), iou_threshold)
 
 # %% ../nbs/03_boxes.ipynb #batched-nms
 def batched_nms(
     boxes:Tensor, # xyxy pixels (N, 4)
     scores:Tensor, # (N,)
-    labels:Tensor, # class indices, or any whole numbers from 0 that part the boxes into groups (N,)
-    iou_threshold:float=0.45, # of two boxes of one class that overlap more than this, the lower score goes
+    labels:Tensor, # class indices, or any whole numbers from 0 that part boxes into groups (N,)
+    iou_threshold:float=0.45, # of two boxes of a class that overlap more, the lower score goes
 ) -> Tensor: # indices of the boxes that stay (K,), by falling score
-    "Class-aware NMS: boxes of different classes never touch, because each class is moved to ground of its own."
-    if not len(boxes): return labels.new_zeros(0, dtype=torch.int64)
+    "NMS of each class by itself: each is moved to ground of its own, so that none meets another."
+    if not len(boxes):
+        return labels.new_zeros(0, dtype=torch.int64)
     boxes = _exact(boxes)
     step = (boxes.max() - boxes.min()).ceil() + 1
     return nms(boxes + labels[:, None] * step, scores, iou_threshold)

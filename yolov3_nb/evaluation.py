@@ -21,6 +21,7 @@ from .anchors import encode
 from .augment import (
     DetectionDataset, collate, test_transform, unletterbox_boxes, worker_init)
 from .data import InputError
+from .durable import due
 from .loss import grid_accuracies, grid_counts, original_loss
 from .model import check_finite_outputs, detect, eval_mode
 
@@ -516,14 +517,9 @@ class MAPCallback(Callback):
         self.kwargs = {'score_threshold': 0.05, 'progress': False, 'sync': True, **kwargs}
         self.history = []
 
-    def is_due(self, trainer):
-        "Whether mAP is computed after this epoch."
-        epoch = trainer.current_epoch + 1
-        return epoch % self.every == 0 or epoch == trainer.max_epochs
-
     def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
         "Runs once an epoch, in time for what is logged here to be seen by checkpoints."
-        if trainer.sanity_checking or batch_idx or dataloader_idx or not self.is_due(trainer):
+        if trainer.sanity_checking or batch_idx or dataloader_idx or not due(trainer, self.every):
             return
         data = trainer.datamodule
         settings = {'precision': trainer.precision, 'batch_size': getattr(data, 'batch_size', 32),

@@ -6,13 +6,23 @@
 __all__ = ['EXERCISES', 'MARKS', 'Exercise', 'judge', 'check', 'check_all', 'exercise_cards', 'progress_lines']
 
 # %% ../nbs/19_exercises.ipynb #imports-export
-import collections, difflib, importlib, inspect, io, itertools, json, math, re, textwrap, torch
+import collections
+import difflib
+import importlib
+import inspect
+import io
+import itertools
+import json
+import math
+import re
+import textwrap
+import torch
 from contextlib import redirect_stdout
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -32,53 +42,81 @@ EXERCISES = {}  # name -> Exercise
 # %% ../nbs/19_exercises.ipynb #same
 def _tensor(v):
     "Anything made of numbers as a tensor; None where that is impossible."
-    if isinstance(v, str): return None
-    try: return torch.as_tensor(v).detach().cpu()
-    except Exception: pass
-    try: return torch.stack([_tensor(x) for x in v])
-    except Exception: return None
+    if isinstance(v, str):
+        return None
+    try:
+        return torch.as_tensor(v).detach().cpu()
+    except Exception:
+        pass
+    try:
+        return torch.stack([_tensor(x) for x in v])
+    except Exception:
+        return None
 
 def _same(a, b):
     "Are two answers alike: numbers to four digits, containers part by part, errors of one kind?"
-    if isinstance(a, Exception) or isinstance(b, Exception): return type(a) is type(b)
-    if isinstance(b, dict): return isinstance(a, dict) and a.keys() == b.keys() and all(_same(a[k], b[k]) for k in b)
-    if isinstance(b, (tuple, list)) and isinstance(a, (tuple, list)) and len(a) == len(b) and len(b): return all(map(_same, a, b))
+    if isinstance(a, Exception) or isinstance(b, Exception):
+        return type(a) is type(b)
+    if isinstance(b, dict):
+        return isinstance(a, dict) and a.keys() == b.keys() and all(_same(a[k], b[k]) for k in b)
+    both_lists = isinstance(a, (tuple, list)) and isinstance(b, (tuple, list))
+    if both_lists and len(a) == len(b) and len(b):
+        return all(map(_same, a, b))
     x, y = _tensor(a), _tensor(b)
-    if x is None or y is None: return type(a) is type(b) and bool(a == b)
-    return x.shape == y.shape and torch.allclose(x.double(), y.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
+    if x is None or y is None:
+        return type(a) is type(b) and bool(a == b)
+    return x.shape == y.shape and torch.allclose(x.double(), y.double(), rtol=1e-4, atol=1e-5,
+                                                 equal_nan=True)
 
 # %% ../nbs/19_exercises.ipynb #say
 def _numbers(v):
-    if isinstance(v, list): return f'[{", ".join(map(_numbers, v))}]'
-    return str(v) if isinstance(v, bool) or not math.isfinite(v) else f'{v:.0f}' if v == round(v) and abs(v) < 1e12 else f'{v:.4g}'
+    if isinstance(v, list):
+        return f'[{", ".join(map(_numbers, v))}]'
+    if isinstance(v, bool) or not math.isfinite(v):
+        return str(v)
+    whole = v == round(v) and abs(v) < 1e12
+    return f'{v:.0f}' if whole else f'{v:.4g}'
 
 def _say(v):
     "A value as it stands in a sentence."
-    if isinstance(v, Exception): return textwrap.shorten(f'{type(v).__name__} ({v})', 160)
-    if isinstance(v, str): return repr(textwrap.shorten(v, 300))
-    if isinstance(v, dict): return '{' + ', '.join(f'{k}: {_say(x)}' for k, x in v.items()) + '}'
-    t = None if isinstance(v, tuple) and any(isinstance(x, Tensor) and x.ndim for x in v) else _tensor(v)
-    if t is None: return f'({", ".join(map(_say, v))})' if isinstance(v, (tuple, list)) and len(v) < 9 else textwrap.shorten(repr(v), 160)
-    return _numbers(t.tolist()) if 0 < t.numel() <= 24 else f'{t.numel() or "no"} numbers of shape {tuple(t.shape)}'
+    if isinstance(v, Exception):
+        return textwrap.shorten(f'{type(v).__name__} ({v})', 160)
+    if isinstance(v, str):
+        return repr(textwrap.shorten(v, 300))
+    if isinstance(v, dict):
+        return '{' + ', '.join(f'{k}: {_say(x)}' for k, x in v.items()) + '}'
+    t = (None if isinstance(v, tuple) and any(isinstance(x, Tensor) and x.ndim for x in v)
+         else _tensor(v))
+    if t is None:
+        return (f'({", ".join(map(_say, v))})' if isinstance(v, (tuple, list)) and len(v) < 9
+                else textwrap.shorten(repr(v), 160))
+    return (_numbers(t.tolist()) if 0 < t.numel() <= 24
+            else f'{t.numel() or "no"} numbers of shape {tuple(t.shape)}')
 
 def _counterexample(ex, args, got, want):
     "What was given, what came back, and what is right: one sentence."
-    given = ' and '.join(f'{name} = {_say(a)}' for name, a in zip(inspect.signature(ex.answer).parameters, args))
-    if isinstance(got, Exception): return f'For {given} it raises {_say(got)}.'
+    given = ' and '.join(f'{name} = {_say(a)}'
+                         for name, a in zip(inspect.signature(ex.answer).parameters, args))
+    if isinstance(got, Exception):
+        return f'For {given} it raises {_say(got)}.'
     x, y = _tensor(got), _tensor(want)
     if x is not None and y is not None and x.shape != y.shape:
-        return f'For {given} your answer has the shape {tuple(x.shape)}, and {tuple(y.shape)} is wanted.'
+        return (f'For {given} your answer has the shape {tuple(x.shape)}, and {tuple(y.shape)} is '
+                f'wanted.')
     if y is not None and x is not None and y.numel() > 24:
-        at = tuple((~torch.isclose(x.double(), y.double(), rtol=1e-4, atol=1e-5)).nonzero()[0].tolist())
+        at = tuple((~torch.isclose(x.double(), y.double(), rtol=1e-4,
+                                   atol=1e-5)).nonzero()[0].tolist())
         return f'For {given} the number at {list(at)} is {_say(x[at])}, and {_say(y[at])} is right.'
     return f'For {given} it gives {_say(got)}, and {_say(want)} is right.'
 
 # %% ../nbs/19_exercises.ipynb #outcome
 def _outcome(f, args):
-    "What `f` makes of a copy of `args`, or the error that it raises; and whether it wrote into them."
+    "What `f` makes of a copy of `args`, or the error it raises; and whether it wrote into them."
     given = deepcopy(args)
-    try: value = f(*given)
-    except Exception as e: value = e
+    try:
+        value = f(*given)
+    except Exception as e:
+        value = e
     return value, not _same(given, args)
 
 class _Count(TorchFunctionMode):
@@ -94,10 +132,12 @@ def _mistakes(ex, cases, got):
         f = knobs if callable(knobs) else partial(ex.answer, **knobs)
         return all(_same(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
     for hint, knobs in ex.mistakes.items():
-        if gives(knobs): return [hint]
+        if gives(knobs):
+            return [hint]
     turned = [(hint, knobs) for hint, knobs in ex.mistakes.items() if isinstance(knobs, dict)]
     for (one, a), (two, b) in itertools.combinations(turned, 2):
-        if not a.keys() & b.keys() and gives(a | b): return [one, two]
+        if not a.keys() & b.keys() and gives(a | b):
+            return [one, two]
     return []
 
 # %% ../nbs/19_exercises.ipynb #judge
@@ -108,22 +148,33 @@ def judge(
     "Run an answer on the cases of its exercise, and say what is wrong with it."
     if name not in EXERCISES:
         near = difflib.get_close_matches(name, EXERCISES, 1)
-        raise ValueError(f'There is no exercise {name!r}' + (f': did you mean {near[0]!r}?' if near else f'; there are {", ".join(EXERCISES)}.'))
-    if not callable(answer): return False, f'give the function itself, without brackets: check({name!r}, my_function).'
+        raise ValueError(f'There is no exercise {name!r}'
+                         + (f': did you mean {near[0]!r}?' if near
+                            else f'; there are {", ".join(EXERCISES)}.'))
+    if not callable(answer):
+        return False, f'give the function itself, without brackets: check({name!r}, my_function).'
     ex = EXERCISES[name]
     cases = ex.cases()
-    if isinstance(_outcome(answer, cases[0])[0], NotImplementedError): return None, 'not done yet.'
+    if isinstance(_outcome(answer, cases[0])[0], NotImplementedError):
+        return None, 'not done yet.'
     got, wrote = zip(*(_outcome(answer, c) for c in cases))
-    if all(g is None for g in got): return None, 'not done yet: the function returns nothing. Is a `return` missing?'
+    if all(g is None for g in got):
+        return None, 'not done yet: the function returns nothing. Is a `return` missing?'
     want = [ex.answer(*c) for c in cases]
     wrong = [i for i, (g, w) in enumerate(zip(got, want)) if not _same(g, w)]
     if wrong:
         i, hints = wrong[0], _mistakes(ex, cases, got)
-        return False, ' And '.join(hints) + ' ' * bool(hints) + _counterexample(ex, cases[i], got[i], want[i])
-    if any(wrote): return False, 'the result is right, but your function writes into what it is given; whoever uses that again gets something else. Work on new tensors.'
-    with _Count() as count: answer(*deepcopy(cases[-1]))
+        words = [' And '.join(hints)] if hints else []
+        words.append(_counterexample(ex, cases[i], got[i], want[i]))
+        return False, ' '.join(words)
+    if any(wrote):
+        return False, ('the result is right, but your function writes into what it is given; '
+                       'whoever uses that again gets something else. Work on new tensors.')
+    with _Count() as count:
+        answer(*deepcopy(cases[-1]))
     if ex.most and count.n > ex.most:
-        return False, f'the result is right, but it takes {count.n:,} operations, so there is a loop in it. Ask for all of them at once, by broadcasting.'
+        return False, (f'the result is right, but it takes {count.n:,} operations, so there is '
+                       'a loop in it. Ask for all of them at once, by broadcasting.')
     return True, f'right, on all {len(cases)} cases.'
 
 # %% ../nbs/19_exercises.ipynb #check
@@ -140,7 +191,8 @@ def check(
 def _random_boxes(n, seed=0, side=60, least=1):
     "Boxes (n, 4) with edges in quarters of a pixel."
     g = torch.Generator().manual_seed(seed)
-    corner, size = torch.rand(n, 2, generator=g) * side, torch.rand(n, 2, generator=g) * side / 2 + least
+    corner = torch.rand(n, 2, generator=g) * side
+    size = torch.rand(n, 2, generator=g) * side / 2 + least
     return (torch.cat([corner, corner + size], 1) * 4).round() / 4
 
 # %% ../nbs/19_exercises.ipynb #part
@@ -148,69 +200,100 @@ def _own_boxes(xml, first='own', shift=1, number=float):
     "The objects' own boxes in an annotation, as edges."
     from defusedxml import ElementTree
     tree, out = ElementTree.fromstring(xml), []
-    where = {'own': lambda: [o.find('bndbox') for o in tree.findall('object')], 'found': lambda: [o.find('.//bndbox') for o in tree.findall('object')],
-             'every': lambda: list(tree.iter('bndbox')), 'last': lambda: [list(o.iter('bndbox'))[-1] for o in tree.findall('object')]}[first]
+    where = {'own': lambda: [o.find('bndbox') for o in tree.findall('object')],
+             'found': lambda: [o.find('.//bndbox') for o in tree.findall('object')],
+             'every': lambda: list(tree.iter('bndbox')),
+             'last': lambda: [list(o.iter('bndbox'))[-1] for o in tree.findall('object')]}[first]
     for b in where():
         x1, y1, x2, y2 = (number(b.findtext(k)) for k in ('xmin', 'ymin', 'xmax', 'ymax'))
-        out.append([x1 - shift, y1 - shift, x2, y2] if shift != 'all' else [x1 - 1, y1 - 1, x2 - 1, y2 - 1])
+        out.append([x1 - shift, y1 - shift, x2, y2] if shift != 'all'
+                   else [x1 - 1, y1 - 1, x2 - 1, y2 - 1])
     return torch.tensor(out, dtype=torch.float32).reshape(-1, 4)
 
 def _xml(*objects):
-    "An annotation; an object is a list of boxes, those before the last are parts that stand first, a final () ends with its parts."
-    box = lambda b: f'<bndbox><xmin>{b[0]}</xmin><ymin>{b[1]}</ymin><xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox>'
-    part = lambda b: f'<part>{box(b)}</part>'
-    body = lambda own, before=(), after=(): ''.join([*map(part, before), box(own), *map(part, after)])
-    return '<annotation>' + ''.join(f'<object>{body(*o)}</object>' for o in objects) + '</annotation>'
+    """An annotation; an object is a list of boxes, those before the last are parts that stand
+    first, a final () ends with its parts."""
+    def box(b):
+        x1, y1, x2, y2 = b
+        return (f'<bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>'
+                f'<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>')
+    def part(b):
+        return f'<part>{box(b)}</part>'
+    def body(own, before=(), after=()):
+        return ''.join([*map(part, before), box(own), *map(part, after)])
+    return ('<annotation>' + ''.join(f'<object>{body(*o)}</object>' for o in objects)
+            + '</annotation>')
 
 EXERCISES['01_parts'] = Exercise(_own_boxes, cases=lambda: [
-    (_xml([(3, 2, 6, 4)]),), (_xml([(4, 2, 8, 6), [(5, 2, 6, 3)]]),), (_xml([(4, 2, 8, 6), [], [(5, 2, 6, 3)]]),),
-    (_xml([(1.5, 2, 8.25, 6)]),), (_xml(),), (_xml([(1, 1, 9, 9)], [(4, 2, 8, 6), [(5, 2, 6, 3)], [(4, 2, 5, 3)]]),)], mistakes={
-    "That is a part's box: only the `bndbox` that is a direct child of its `object` is its own.": dict(first='found'),
-    'Parts have got in as objects of their own: take one box for each `object`, its direct child.': dict(first='every'),
-    "That is the last box in the object, which may be a part's: parts may stand after the object's own box, too.": dict(first='last'),
-    'The minimum is the number of a pixel, counted from 1: its left edge is xmin - 1, and likewise for ymin.': dict(shift=0),
+    (_xml([(3, 2, 6, 4)]),), (_xml([(4, 2, 8, 6), [(5, 2, 6, 3)]]),),
+    (_xml([(4, 2, 8, 6), [], [(5, 2, 6, 3)]]),),
+    (_xml([(1.5, 2, 8.25, 6)]),), (_xml(),),
+    (_xml([(1, 1, 9, 9)], [(4, 2, 8, 6), [(5, 2, 6, 3)], [(4, 2, 5, 3)]]),)], mistakes={
+    "That is a part's box: only the `bndbox` that is a direct child of its `object` is its own.":
+        dict(first='found'),
+    'Parts have got in as objects of their own: take one box for each `object`, its direct child.':
+        dict(first='every'),
+    "That is the last box in the object, which may be a part's: parts may stand after the object's "
+    "own box, too.": dict(first='last'),
+    'The minimum is the number of a pixel, counted from 1: its left edge is xmin - 1, and likewise '
+    'for ymin.': dict(shift=0),
     'Only the minimum loses one: the right edge of pixel xmax is xmax.': dict(shift='all'),
-    'Coordinates may have decimals, as in VOC 2012: read them with float, not with int.': dict(number=int)})
+    'Coordinates may have decimals, as in VOC 2012: read them with float, not with int.':
+        dict(number=int)})
 
 # %% ../nbs/19_exercises.ipynb #counts
-def _class_counts(targets, num_classes, skip=True, only=False, pictures=False):
+def _class_counts(targets, num_classes, skip=True, only=False, images=False):
     "How many objects of each class an exam counts."
     counts = [0] * num_classes
     for t in targets:
-        labels = [l for l, hard in zip(t['labels'].tolist(), t['difficult'].tolist()) if not skip or hard == only]
-        for l in (set(labels) if pictures else labels): counts[l] += 1
+        labels = [label for label, hard in zip(t['labels'].tolist(), t['difficult'].tolist())
+                  if not skip or hard == only]
+        for label in (set(labels) if images else labels):
+            counts[label] += 1
     return torch.tensor(counts)
 
-def _targets(*rows): return [{'labels': torch.tensor(labels, dtype=torch.int64), 'difficult': torch.tensor(hard, dtype=torch.bool)} for labels, hard in rows]
+def _targets(*rows):
+    return [{'labels': torch.tensor(labels, dtype=torch.int64),
+             'difficult': torch.tensor(hard, dtype=torch.bool)} for labels, hard in rows]
 
 def _random_targets(n, seed, num_classes=20):
     g = torch.Generator().manual_seed(seed)
     length = torch.randint(0, 6, (n,), generator=g).tolist()
-    return _targets(*((torch.randint(0, num_classes, (k,), generator=g).tolist(), (torch.rand(k, generator=g) < .3).tolist()) for k in length))
+    return _targets(*((torch.randint(0, num_classes, (k,), generator=g).tolist(),
+                       (torch.rand(k, generator=g) < .3).tolist()) for k in length))
 
 EXERCISES['01_counts'] = Exercise(_class_counts, cases=lambda: [
-    (_targets(([0, 2, 2], [0, 0, 1])), 3), (_targets(([1, 1], [0, 0]), ([0], [0])), 4), (_targets(([], []), ([2], [1])), 3), (_random_targets(40, 1), 20)], mistakes={
+    (_targets(([0, 2, 2], [0, 0, 1])), 3), (_targets(([1, 1], [0, 0]), ([0], [0])), 4),
+    (_targets(([], []), ([2], [1])), 3), (_random_targets(40, 1), 20)], mistakes={
     'Difficult objects are counted, too: an exam leaves them out.': dict(skip=False),
     'You count the difficult objects, and leave out the others.': dict(only=True),
-    'You count a class once a picture: two dogs in one picture are two.': dict(pictures=True)})
+    'You count a class once an image: two dogs in one image are two.': dict(images=True)})
 
 # %% ../nbs/19_exercises.ipynb #small
 def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True):
-    "Share of the boxes whose longer side is less than a cell, at the size at which a network sees them."
+    "Share of the boxes whose longer side is less than a cell, at the network's size."
     scale = size / by(hw) if scaled else 1
     sides = [side(x2 - x1, y2 - y1) * scale for x1, y1, x2, y2 in boxes.tolist()]
     return sum(s < stride if strict else s <= stride for s in sides) / len(sides)
 
 EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
-    (torch.tensor([[0., 0, 60, 20]]), (200, 320), 160, 32), (torch.tensor([[0., 0, 64, 20]]), (200, 320), 160, 32),
-    (torch.tensor([[0., 0, 40, 60], [5, 5, 25, 20], [0, 0, 90, 30]]), (320, 200), 160, 32), (torch.tensor([[10., 10, 30, 80]]), (100, 200), 416, 32),
+    (torch.tensor([[0., 0, 60, 20]]), (200, 320), 160, 32),
+    (torch.tensor([[0., 0, 64, 20]]), (200, 320), 160, 32),
+    (torch.tensor([[0., 0, 40, 60], [5, 5, 25, 20], [0, 0, 90, 30]]), (320, 200), 160, 32),
+    (torch.tensor([[10., 10, 30, 80]]), (100, 200), 416, 32),
     (_random_boxes(200, 11, side=300), (333, 500), 160, 32)], mistakes={
-    'The boxes are in pixels of their own picture: scale them first by size / longest side.': dict(scaled=False),
-    'You took the shorter side of the box: small means that even the longer one is less than a cell.': dict(side=min),
-    'The letterbox scales by the *longest* side of the picture; you took the shorter one.': dict(by=min),
-    'The letterbox scales by the longest side of the picture, which is not always the width.': dict(by=lambda hw: hw[1]),
-    'The letterbox scales by the longest side of the picture, which is not always the height.': dict(by=lambda hw: hw[0]),
-    'A box exactly as long as a cell is no longer small: less than, not less or equal.': dict(strict=False)})
+    'The boxes are in pixels of their own image: scale them first by size / longest side.':
+        dict(scaled=False),
+    'You took the shorter side of the box: small means that even the longer one is less than a '
+    'cell.': dict(side=min),
+    'The letterbox scales by the *longest* side of the image; you took the shorter one.':
+        dict(by=min),
+    'The letterbox scales by the longest side of the image, which is not always the width.':
+        dict(by=lambda hw: hw[1]),
+    'The letterbox scales by the longest side of the image, which is not always the height.':
+        dict(by=lambda hw: hw[0]),
+    'A box exactly as long as a cell is no longer small: less than, not less or equal.':
+        dict(strict=False)})
 
 # %% ../nbs/19_exercises.ipynb #guesser
 def _guesser(counts, absent='out', percent=False, guess=max, swap=False):
@@ -222,7 +305,8 @@ def _guesser(counts, absent='out', percent=False, guess=max, swap=False):
     return torch.tensor(out) * (100 if percent else 1)
 
 EXERCISES['01_guesser'] = Exercise(_guesser, cases=lambda: [
-    (torch.tensor([6, 2]),), (torch.tensor([1, 0, 3]),), (torch.tensor([5]),), (torch.randint(0, 5, (20,), generator=torch.Generator().manual_seed(2)),)], mistakes={
+    (torch.tensor([6, 2]),), (torch.tensor([1, 0, 3]),), (torch.tensor([5]),),
+    (torch.randint(0, 5, (20,), generator=torch.Generator().manual_seed(2)),)], mistakes={
     'A class without objects has no accuracy: leave it out of the mean.': dict(absent='in'),
     'The two have changed places: over objects first, then over classes.': dict(swap=True),
     'Shares are wanted, from 0 to 1, not percent.': dict(percent=True),
@@ -230,23 +314,33 @@ EXERCISES['01_guesser'] = Exercise(_guesser, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #unpad
 def _unpad(square, hw, turned=False, up=True, where='middle', cut=round):
-    "The part of a square that holds the picture."
+    "The part of a square that holds the image."
     h, w = hw[::-1] if turned else hw
     size = len(square)
     nh, nw = max(1, cut(h * size / max(h, w))), max(1, cut(w * size / max(h, w)))
-    top, left = ((size - nh) // 2, (size - nw) // 2) if where == 'middle' else (0, 0) if where == 'first' else (size - nh, size - nw)
-    if not up: return square[top:size - top or None, left:size - left or None] if where == 'middle' else square
+    top, left = (((size - nh) // 2, (size - nw) // 2) if where == 'middle' else (0, 0) if where
+                 == 'first' else (size - nh, size - nw))
+    if not up:
+        return (square[top:size - top or None, left:size - left or None] if where
+                == 'middle' else square)
     return square[top:top + nh, left:left + nw]
 
 EXERCISES['02_unpad'] = Exercise(_unpad, cases=lambda: [
-    (torch.arange(16).reshape(4, 4), (10, 20)), (torch.arange(16).reshape(4, 4), (20, 10)), (torch.arange(16).reshape(4, 4), (30, 40)),
+    (torch.arange(16).reshape(4, 4), (10, 20)), (torch.arange(16).reshape(4, 4), (20, 10)),
+    (torch.arange(16).reshape(4, 4), (30, 40)),
     (torch.arange(16).reshape(4, 4), (7, 16)), (torch.arange(16).reshape(4, 4), (5, 16)),
-    (torch.arange(16).reshape(4, 4), (30, 30)), (torch.arange(160 * 160).reshape(160, 160), (333, 500))], mistakes={
-    'Height and width have changed places: the border is above and below a wide picture, and beside a high one.': dict(turned=True),
-    'The picture lies in the middle of the square: it begins half of what is missing from the edge.': dict(where='first'),
-    'The picture lies in the middle of the square: you took the part at its end.': dict(where='last'),
-    'You take the same border off both ends. Where an odd number is missing, the far border has one more: take new_h rows from `top` on.': dict(up=False),
-    'The new side is rounded to the nearest whole pixel; you cut the fraction off.': dict(cut=math.floor),
+    (torch.arange(16).reshape(4, 4), (30, 30)),
+    (torch.arange(160 * 160).reshape(160, 160), (333, 500))], mistakes={
+    'Height and width have changed places: the border is above and below a wide image, and '
+    'beside a high one.': dict(turned=True),
+    'The image lies in the middle of the square: it begins half of what is missing from the '
+    'edge.': dict(where='first'),
+    'The image lies in the middle of the square: you took the part at its end.':
+        dict(where='last'),
+    'You take the same border off both ends. Where an odd number is missing, the far border has '
+    'one more: take new_h rows from `top` on.': dict(up=False),
+    'The new side is rounded to the nearest whole pixel; you cut the fraction off.':
+        dict(cut=math.floor),
     'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil)})
 
 # %% ../nbs/19_exercises.ipynb #growth
@@ -254,12 +348,14 @@ def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False):
     "Area of the upright box around a turned box, over the area of the box."
     a = degrees if radians else math.radians(degrees)
     c, s = (math.cos(a), math.sin(a)) if bare else (abs(math.cos(a)), abs(math.sin(a)))
-    if minus: s = -s
+    if minus:
+        s = -s
     new_w, new_h = w * c + h * s, w * s + h * c
     return new_w / w if side else new_w * new_h / (w * h)
 
 EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
-    (10, 10, 0), (20, 20, 45), (10, 30, 90), (20, 80, 10), (20, 80, -10), (20, 80, 100), (70, 30, 33.)], mistakes={
+    (10, 10, 0), (20, 20, 45), (10, 30, 90), (20, 80, 10), (20, 80, -10), (20, 80, 100),
+    (70, 30, 33.)], mistakes={
     'math.sin and math.cos take radians: math.radians turns degrees into them.': dict(radians=True),
     'The parts add up: width times cosine *and* height times sine.': dict(minus=True),
     'A cosine or a sine may be negative; a length is not. Take absolute values.': dict(bare=True),
@@ -267,109 +363,168 @@ EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #turn
 def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False):
-    "Boxes of a picture that is turned clockwise by a quarter."
+    "Boxes of an image that is turned clockwise by a quarter."
     h, w = hw
-    if by == 'width': h, w = w, h
+    if by == 'width':
+        h, w = w, h
     out = []
     for x1, y1, x2, y2 in boxes.tolist():
-        if flip: new = (y1, x1, y2, x2)
-        elif clockwise: new = (h - last - y2, x1, h - last - y1, x2) if swap else (h - last - y1, x1, h - last - y2, x2)
-        else: new = (y1, w - last - x2, y2, w - last - x1) if swap else (y1, w - last - x1, y2, w - last - x2)
+        if flip:
+            new = (y1, x1, y2, x2)
+        elif clockwise:
+            new = ((h - last - y2, x1, h - last - y1, x2) if swap
+                   else (h - last - y1, x1, h - last - y2, x2))
+        else:
+            new = ((y1, w - last - x2, y2, w - last - x1) if swap
+                   else (y1, w - last - x1, y2, w - last - x2))
         out.append(new)
     return torch.tensor(out)
 
 EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
-    (torch.tensor([[1., 0, 4, 2]]), (5, 8)), (torch.tensor([[0., 3, 2, 5], [6, 0, 8, 1]]), (5, 8)), (_random_boxes(40, 12, side=100), (333, 500))], mistakes={
-    'Right and left have changed places: what was the lower edge is the left one now, so h - y2 comes first, then h - y1.': dict(swap=False),
-    'You turned counter-clockwise: clockwise, the top of the picture goes to the right.': dict(clockwise=False),
+    (torch.tensor([[1., 0, 4, 2]]), (5, 8)), (torch.tensor([[0., 3, 2, 5], [6, 0, 8, 1]]), (5, 8)),
+    (_random_boxes(40, 12, side=100), (333, 500))], mistakes={
+    'Right and left have changed places: what was the lower edge is the left one now, so h - y2 '
+    'comes first, then h - y1.': dict(swap=False),
+    'You turned counter-clockwise: clockwise, the top of the image goes to the right.':
+        dict(clockwise=False),
     'Edges are not pixels: a point at y goes to h - y, without a -1.': dict(last=1),
-    'What was down is left now, and that is measured by the *height* of the old picture; you took the width.': dict(by='width'),
-    'You changed x for y and no more. That is a reflection, and writing would be mirrored.': dict(flip=True)})
+    'What was down is left now, and that is measured by the *height* of the old image; you took '
+    'the width.': dict(by='width'),
+    'You changed x for y and no more. That is a reflection, and writing would be mirrored.':
+        dict(flip=True)})
 
 # %% ../nbs/19_exercises.ipynb #quarter
-def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=True, rule='area', share=.25, least=2):
-    "Boxes of a picture that covers a quarter of a mosaic."
+def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=True, rule='area',
+                  share=.25, least=2):
+    "Boxes of an image that covers a quarter of a mosaic."
     (h, w), (x1, y1, x2, y2), out = hw, quarter, []
     scale = cover((x2 - x1) / w, (y2 - y1) / h)
     dx, dy = ((x2 - x1 - w * scale) / 2, (y2 - y1 - h * scale) / 2) if centred else (0, 0)
-    if moved: dx, dy = dx + x1, dy + y1
+    if moved:
+        dx, dy = dx + x1, dy + y1
     for b in boxes.tolist():
         full = [b[0] * scale + dx, b[1] * scale + dy, b[2] * scale + dx, b[3] * scale + dy]
         part = [max(full[0], x1), max(full[1], y1), min(full[2], x2), min(full[3], y2)]
-        pw, ph, area = part[2] - part[0], part[3] - part[1], (full[2] - full[0]) * (full[3] - full[1])
-        stays = {'area': pw > 0 and ph > 0 and pw * ph >= share * area and min(pw, ph) >= least, 'touch': pw > 0 and ph > 0,
-                 'square': min(pw, ph) >= least and pw * ph >= share * area / scale**2, 'all': True}[rule]
-        if stays: out.append(part if cut else full)
+        pw = part[2] - part[0]
+        ph = part[3] - part[1]
+        area = (full[2] - full[0]) * (full[3] - full[1])
+        stays = {'area': pw > 0 and ph > 0 and pw * ph >= share * area and min(pw, ph) >= least,
+                 'touch': pw > 0 and ph > 0,
+                 'square': min(pw, ph) >= least and pw * ph >= share * area / scale**2,
+                 'all': True}[rule]
+        if stays:
+            out.append(part if cut else full)
     return torch.tensor(out).reshape(-1, 4)
 
 EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
-    (torch.tensor([[20., 20, 60, 60]]), (100, 200), (0, 0, 50, 50)), (torch.tensor([[60., 20, 120, 60]]), (100, 200), (50, 100, 100, 150)),
-    (torch.tensor([[0., 0, 60, 100], [100, 40, 180, 60]]), (100, 200), (0, 0, 100, 100)), (torch.tensor([[0., 0, 60, 80]]), (100, 200), (0, 0, 50, 50)),
-    (torch.tensor([[60., 20, 62, 60]]), (100, 200), (0, 0, 50, 50)), (_random_boxes(60, 13, side=150, least=4), (120, 200), (30, 40, 160, 160))], mistakes={
-    'The picture must *cover* the quarter: of the two factors take the larger one.': dict(cover=min),
-    'The picture is cut on both sides alike: half of what is too much hangs over at each end.': dict(centred=False),
-    'The boxes are still counted from the corner of the quarter: move them to where it lies in the mosaic.': dict(moved=False),
+    (torch.tensor([[20., 20, 60, 60]]), (100, 200), (0, 0, 50, 50)),
+    (torch.tensor([[60., 20, 120, 60]]), (100, 200), (50, 100, 100, 150)),
+    (torch.tensor([[0., 0, 60, 100], [100, 40, 180, 60]]), (100, 200), (0, 0, 100, 100)),
+    (torch.tensor([[0., 0, 60, 80]]), (100, 200), (0, 0, 50, 50)),
+    (torch.tensor([[60., 20, 62, 60]]), (100, 200), (0, 0, 50, 50)),
+    (_random_boxes(60, 13, side=150, least=4), (120, 200), (30, 40, 160, 160))], mistakes={
+    'The image must *cover* the quarter: of the two factors take the larger one.':
+        dict(cover=min),
+    'The image is cut on both sides alike: half of what is too much hangs over at each end.':
+        dict(centred=False),
+    'The boxes are still counted from the corner of the quarter: move them to where it lies in the '
+    'mosaic.': dict(moved=False),
     'A box that hangs over is cut at the edges of its quarter.': dict(cut=False),
-    'The visibility rule is missing: of a box that is cut, a quarter of the area must be left, and 2 pixels each way.': dict(rule='touch'),
-    'Compare areas at one scale: what is left of the scaled box, with the whole of the *scaled* box.': dict(rule='square')})
+    'The visibility rule is missing: of a box that is cut, a quarter of the area must be left, and '
+    '2 pixels each way.': dict(rule='touch'),
+    'Compare areas at one scale: what is left of the scaled box, with the whole of the *scaled* '
+    'box.': dict(rule='square')})
 
 # %% ../nbs/19_exercises.ipynb #iou
 def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True):
     "IoU of one box with each of many, one after the other."
-    ious, (x1, y1, x2, y2), later, earlier = [], box.tolist(), max, min
-    if hull: later, earlier = min, max
+    ious = []
+    (x1, y1, x2, y2) = box.tolist()
+    later = max
+    earlier = min
+    if hull:
+        later, earlier = min, max
     for a1, b1, a2, b2 in boxes.tolist():
         w, h = earlier(x2, a2) - later(x1, a1) + plus, earlier(y2, b2) - later(y1, b1) + plus
-        if clamp == 'each': w, h = max(0, w), max(0, h)
+        if clamp == 'each':
+            w, h = max(0, w), max(0, h)
         inter = max(0, w * h) if clamp == 'product' else w * h
         mine, other = (x2 - x1 + plus) * (y2 - y1 + plus), (a2 - a1 + plus) * (b2 - b1 + plus)
-        total = {'both': mine + other - inter, 'twice': mine + other, 'off twice': mine + other - 2 * inter,
+        total = {'both': mine + other - inter, 'twice': mine + other,
+                 'off twice': mine + other - 2 * inter,
                  'mine': mine, 'other': other, 'less': min(mine, other)}[union]
-        ious.append(inter / total if total else 0. if guard else math.copysign(math.inf, inter) if inter else math.nan)
+        ious.append(inter / total if total else 0. if guard else math.copysign(math.inf, inter)
+                    if inter else math.nan)
     return torch.tensor(ious)
 
 EXERCISES['03_iou'] = Exercise(_iou, most=40, cases=lambda: [
-    (torch.tensor([0., 0, 4, 3]), torch.tensor([[2., 1, 6, 4]])), (torch.tensor([0., 0, 2, 2]), torch.tensor([[3., 0, 5, 2]])),
-    (torch.tensor([0., 0, 2, 2]), torch.tensor([[3., 3, 5, 5], [1, 1, 2, 4]])), (torch.tensor([1., 1, 1, 1]), torch.tensor([[1., 1, 1, 1]])),
-    (torch.tensor([0., 0, 2, 2]), torch.zeros(0, 4)), (_random_boxes(1, 1)[0], _random_boxes(500, 2))], mistakes={
-    'Your union counts the overlap twice: it is in both areas, so take it off once.': dict(union='twice'),
-    'You took the overlap off twice. Both areas hold it, the union holds it once, so it comes off once.': dict(union='off twice'),
-    'Widths got a +1: our boxes are continuous edges, and x2 - x1 is the whole width.': dict(plus=1),
-    'The width and height of the overlap may be negative when boxes do not meet: clamp both at 0.': dict(clamp='no'),
-    'Clamp width and height each, before you multiply: of boxes apart in both directions both are negative, and two negatives make a plus.': dict(clamp='product'),
-    'That is the hull around both boxes. The overlap begins at the later of the two left edges, and ends at the earlier of the two right ones.': dict(hull=True),
-    'You divide by the area of `box` alone. The union is what both cover together.': dict(union='mine'),
-    'You divide by the areas of `boxes` alone. The union is what both cover together.': dict(union='other'),
-    'You divide by the smaller of the two areas. The union is what both cover together.': dict(union='less'),
-    'Two boxes without area give 0 / 0, which is nan: keep the union above 0 before you divide.': dict(guard=False)})
+    (torch.tensor([0., 0, 4, 3]), torch.tensor([[2., 1, 6, 4]])),
+    (torch.tensor([0., 0, 2, 2]), torch.tensor([[3., 0, 5, 2]])),
+    (torch.tensor([0., 0, 2, 2]), torch.tensor([[3., 3, 5, 5], [1, 1, 2, 4]])),
+    (torch.tensor([1., 1, 1, 1]), torch.tensor([[1., 1, 1, 1]])),
+    (torch.tensor([0., 0, 2, 2]), torch.zeros(0, 4)),
+    (_random_boxes(1, 1)[0], _random_boxes(500, 2))], mistakes={
+    'Your union counts the overlap twice: it is in both areas, so take it off once.':
+        dict(union='twice'),
+    'You took the overlap off twice. Both areas hold it, the union holds it once, so it comes off '
+    'once.': dict(union='off twice'),
+    'Widths got a +1: our boxes are continuous edges, and x2 - x1 is the whole width.':
+        dict(plus=1),
+    'The width and height of the overlap may be negative when boxes do not meet: clamp both at 0.':
+        dict(clamp='no'),
+    'Clamp width and height each, before you multiply: of boxes apart in both directions both are '
+    'negative, and two negatives make a plus.': dict(clamp='product'),
+    'That is the hull around both boxes. The overlap begins at the later of the two left edges, '
+    'and ends at the earlier of the two right ones.': dict(hull=True),
+    'You divide by the area of `box` alone. The union is what both cover together.':
+        dict(union='mine'),
+    'You divide by the areas of `boxes` alone. The union is what both cover together.':
+        dict(union='other'),
+    'You divide by the smaller of the two areas. The union is what both cover together.':
+        dict(union='less'),
+    'Two boxes without area give 0 / 0, which is nan: keep the union above 0 before you divide.':
+        dict(guard=False)})
 
 # %% ../nbs/19_exercises.ipynb #voc
 def _voc_to_coco(boxes, shift=1, grow=1, form='corner'):
     "VOC's pixels, counted from 1 with both ends inside, as corner and size."
     out = []
     for x1, y1, x2, y2 in boxes.tolist():
-        x, y, w, h = x1 - shift, y1 - shift, x2 - x1 + grow, y2 - y1 + grow
-        out.append({'corner': (x, y, w, h), 'edges': (x, y, x + w, y + h), 'centre': (x + w / 2, y + h / 2, w, h)}[form])
+        x = x1 - shift
+        y = y1 - shift
+        w = x2 - x1 + grow
+        h = y2 - y1 + grow
+        out.append({'corner': (x, y, w, h), 'edges': (x, y, x + w, y + h),
+                    'centre': (x + w / 2, y + h / 2, w, h)}[form])
     return torch.tensor(out).reshape(-1, 4)
 
 EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
-    (torch.tensor([[3., 2, 6, 2]]),), (torch.tensor([[1., 1, 500, 375], [7, 8, 7, 9]]),), (_random_boxes(50).ceil() + 1,)], mistakes={
-    'Your corner still counts from 1: the left edge of pixel number xmin is xmin - 1.': dict(shift=0),
-    'Both ends belong to a VOC box: pixels 3 to 6 are four, so the width is xmax - xmin + 1.': dict(grow=0),
-    'The last two numbers are right and bottom edges: COCO wants width and height.': dict(form='edges'),
+    (torch.tensor([[3., 2, 6, 2]]),), (torch.tensor([[1., 1, 500, 375], [7, 8, 7, 9]]),),
+    (_random_boxes(50).ceil() + 1,)], mistakes={
+    'Your corner still counts from 1: the left edge of pixel number xmin is xmin - 1.':
+        dict(shift=0),
+    'Both ends belong to a VOC box: pixels 3 to 6 are four, so the width is xmax - xmin + 1.':
+        dict(grow=0),
+    'The last two numbers are right and bottom edges: COCO wants width and height.':
+        dict(form='edges'),
     "COCO's box begins with its top left corner, not with its centre.": dict(form='centre')})
 
 # %% ../nbs/19_exercises.ipynb #merge
-def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=True, strict=True, order='falling', merge=True):
+def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=True, strict=True,
+               order='falling', merge=True):
     "NMS whose winners become the mean of their group."
     s, out = scores.tolist(), []
-    turn = sorted(range(len(s)), key={'falling': lambda i: -s[i], 'rising': lambda i: s[i], 'given': lambda i: i}[order])
+    turn = sorted(range(len(s)), key={'falling': lambda i: -s[i], 'rising': lambda i: s[i],
+                                      'given': lambda i: i}[order])
     gone = set()
     for best in turn:
-        if best in gone: continue
+        if best in gone:
+            continue
         ious = _iou(boxes[best], boxes).tolist()
-        near = [i for i in turn if i != best and (ious[i] > iou_threshold or not strict and ious[i] == iou_threshold)]
-        if left: near = [i for i in near if i not in gone]
+        near = [i for i in turn if i != best
+                and (ious[i] > iou_threshold or not strict and ious[i] == iou_threshold)]
+        if left:
+            near = [i for i in near if i not in gone]
         gone |= {best, *near}
         group = ([best] if winner else []) + near
         weight = torch.tensor([s[i] if weighted else 1. for i in group])
@@ -379,19 +534,27 @@ def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=Tr
 
 EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     (torch.tensor([[1., 0, 5, 4], [0, 0, 4, 4]]), torch.tensor([.3, .9]), 0.5),
-    (torch.tensor([[0., 0, 3, 1], [1, 0, 4, 1]]), torch.tensor([.9, .6]), 0.5),                    # IoU exactly 0.5
-    (torch.tensor([[1., 0, 5, 4], [0, 0, 4, 4], [2, 0, 6, 4]]), torch.tensor([.4, .8, .6]), 0.5),  # a chain
-    (_random_boxes(30, 3, side=30, least=8), torch.rand(30, generator=torch.Generator().manual_seed(3)), 0.4)], mistakes={
-    'These are the winners as they were, so it is plain NMS: give the mean of each group instead.': dict(merge=False),
-    'A plain mean: each box should count with its score, so weight them, and divide by the sum of the weights.': dict(weighted=False),
+    # IoU exactly 0.5
+    (torch.tensor([[0., 0, 3, 1], [1, 0, 4, 1]]), torch.tensor([.9, .6]), 0.5),
+    # a chain
+    (torch.tensor([[1., 0, 5, 4], [0, 0, 4, 4], [2, 0, 6, 4]]), torch.tensor([.4, .8, .6]), 0.5),
+    (_random_boxes(30, 3, side=30, least=8),
+     torch.rand(30, generator=torch.Generator().manual_seed(3)), 0.4)], mistakes={
+    'These are the winners as they were, so it is plain NMS: give the mean of each group instead.':
+        dict(merge=False),
+    'A plain mean: each box should count with its score, so weight them, and divide by the sum of '
+    'the weights.': dict(weighted=False),
     'The winner belongs to its group, too: it has the largest weight of all.': dict(winner=False),
-    'A box that an earlier winner took away is used once more: only boxes that are still left may join a group.': dict(left=False),
-    'A box that overlaps by exactly the threshold stays: only more than that joins the group.': dict(strict=False),
+    'A box that an earlier winner took away is used once more: only boxes that are still left may '
+    'join a group.': dict(left=False),
+    'A box that overlaps by exactly the threshold stays: only more than that joins the group.':
+        dict(strict=False),
     'You begin with the lowest score: sort by falling score.': dict(order='rising'),
     'You take the boxes as they come: go through them by falling score.': dict(order='given')})
 
 # %% ../nbs/19_exercises.ipynb #soft
-def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winner=False, normal=False):
+def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winner=False,
+              normal=False):
     "Scores after Soft-NMS with a Gaussian."
     s, left, done = scores.tolist(), list(range(len(scores))), []
     fixed = sorted(left, key=lambda i: -s[i])
@@ -400,18 +563,23 @@ def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winne
         left.remove(best)
         ious = _iou(boxes[best], boxes).tolist()
         for i in left + (done if taken else []) + ([best] if winner else []):
-            s[i] *= math.exp(-(ious[i]**2 if square else ious[i]) / (2 * sigma**2 if normal else sigma))
+            s[i] *= math.exp(-(ious[i]**2 if square else ious[i])
+                             / (2 * sigma**2 if normal else sigma))
         done.append(best)
     return torch.tensor(s)
 
 EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     (torch.tensor([[0., 0, 4, 4], [1, 0, 5, 4]]), torch.tensor([.9, .8]), 0.3),
     (torch.tensor([[0., 0, 4, 4], [0, 0, 4, 5], [2, 0, 6, 5]]), torch.tensor([.9, .8, .7]), 0.5),
-    (_random_boxes(12, 4, side=20, least=8), torch.rand(12, generator=torch.Generator().manual_seed(4)), 0.5),
-    (_random_boxes(12, 5, side=20, least=8), torch.rand(12, generator=torch.Generator().manual_seed(5)), 1.)], mistakes={
+    (_random_boxes(12, 4, side=20, least=8),
+     torch.rand(12, generator=torch.Generator().manual_seed(4)), 0.5),
+    (_random_boxes(12, 5, side=20, least=8),
+     torch.rand(12, generator=torch.Generator().manual_seed(5)), 1.)], mistakes={
     'The IoU is squared in the exponent: exp(-IoU² / sigma).': dict(square=False),
-    'You go through the boxes by their first scores. Look for the best of the *weakened* scores in each round.': dict(resort=False),
-    'A box that has had its turn loses nothing more: weaken only those that are still left.': dict(taken=True),
+    'You go through the boxes by their first scores. Look for the best of the *weakened* scores in '
+    'each round.': dict(resort=False),
+    'A box that has had its turn loses nothing more: weaken only those that are still left.':
+        dict(taken=True),
     'The winner weakens itself, since its IoU with itself is 1: leave it out.': dict(winner=True),
     'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True)})
 
@@ -423,16 +591,22 @@ def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, s
         for x1, y1, x2, y2 in boxes.tolist():
             x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]
             row, col = cut(y / stride), cut(x / stride)
-            if last: row, col = min(row, size // stride - 1), min(col, size // stride - 1)
+            if last:
+                row, col = min(row, size // stride - 1), min(col, size // stride - 1)
             out.append((col, row) if swap else (row, col))
     return torch.tensor(out).reshape(3, -1, 2)
 
 EXERCISES['04_cells'] = Exercise(_cells, most=60, cases=lambda: [
-    (torch.tensor([[30., 4, 60, 16]]), 416), (torch.tensor([[406., 90, 426, 110]]), 416), (_random_boxes(300, 6, side=160), 224)], mistakes={
-    'Row and column have changed places: the row counts down, along y, and comes first.': dict(swap=True),
-    'The cell of the *centre* is responsible; yours holds the top left corner.': dict(point='corner'),
-    'A cell begins at its left edge, so cut the fraction off; rounding moves three of four centres into another cell.': dict(cut=round),
-    'A centre right on the far edge still belongs to the last cell, number size / stride - 1.': dict(last=False),
+    (torch.tensor([[30., 4, 60, 16]]), 416), (torch.tensor([[406., 90, 426, 110]]), 416),
+    (_random_boxes(300, 6, side=160), 224)], mistakes={
+    'Row and column have changed places: the row counts down, along y, and comes first.':
+        dict(swap=True),
+    'The cell of the *centre* is responsible; yours holds the top left corner.':
+        dict(point='corner'),
+    'A cell begins at its left edge, so cut the fraction off; rounding moves three of four centres '
+    'into another cell.': dict(cut=round),
+    'A centre right on the far edge still belongs to the last cell, number size / stride - 1.':
+        dict(last=False),
     'The coarsest grid comes first: strides 32, 16, 8.': dict(strides=(8, 16, 32))})
 
 # %% ../nbs/19_exercises.ipynb #recall
@@ -440,189 +614,266 @@ def _wh_iou(a, b):
     inter = min(a[0], b[0]) * min(a[1], b[1])
     return inter / (a[0] * a[1] + b[0] * b[1] - inter)
 
-def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_best=False, mean=False, grouped=True):
+def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_best=False,
+                     mean=False, grouped=True):
     "Share of the boxes that have a passable anchor on each scale."
     groups = (anchors if grouped else anchors.transpose(0, 1)).tolist()
-    ious = [[[_wh_iou(box, a) for a in group] for group in groups] for box in wh.tolist()]     # (N, 3, 3)
-    passes = lambda v: v > threshold if strict else v >= threshold
+    # (N, 3, 3)
+    ious = [[[_wh_iou(box, a) for a in group] for group in groups] for box in wh.tolist()]
+    def passes(v):
+        return v > threshold if strict else v >= threshold
     best = [max(range(3), key=lambda s: max(i[s])) for i in ious]
-    share = lambda s: [need(map(passes, i[s])) and (not only_best or best[n] == s) for n, i in enumerate(ious)]
-    return torch.tensor([sum(max(i[s]) for i in ious) / len(ious) if mean else sum(share(s)) / len(ious) for s in range(3)])
+    def share(s):
+        return [need(map(passes, i[s])) and (not only_best or best[n] == s)
+                for n, i in enumerate(ious)]
+    return torch.tensor([sum(max(i[s]) for i in ious) / len(ious) if mean
+                         else sum(share(s)) / len(ious) for s in range(3)])
 
 EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
-    (wh, torch.tensor([[[80., 80], [80, 40], [80, 160]], [[40, 40], [20, 40], [40, 20]], [[10, 10], [10, 20], [20, 10]]]), t)
-    for wh, t in ((torch.tensor([[80., 80]]), .5), (torch.tensor([[10., 10], [10, 40], [40, 40], [60, 60]]), .5),
-                  (torch.rand(200, 2, generator=torch.Generator().manual_seed(7)) * 100 + 2, .6))], mistakes={
+    (wh, torch.tensor([[[80., 80], [80, 40], [80, 160]], [[40, 40], [20, 40], [40, 20]],
+                       [[10, 10], [10, 20], [20, 10]]]), t)
+    for wh, t in ((torch.tensor([[80., 80]]), .5),
+                  (torch.tensor([[10., 10], [10, 40], [40, 40], [60, 60]]), .5),
+                  (torch.rand(200, 2, generator=torch.Generator().manual_seed(7)) * 100 + 2, .6))],
+                                  mistakes={
     'A box at exactly the threshold counts, too: IoU >= threshold.': dict(strict=True),
     'One passable anchor of a scale is enough: you ask for all three.': dict(need=all),
-    'You count a box only on the scale of its very best anchor. The question is put to each scale by itself, so a box may count on several.': dict(only_best=True),
-    'That is the mean of the best IoUs. Recall does not ask how close: count the boxes that reach the threshold.': dict(mean=True),
-    'Your groups take one anchor of each scale. The first axis of `anchors` is the scale, the second the three anchors on it.': dict(grouped=False)})
+    'You count a box only on the scale of its very best anchor. The question is put to each scale '
+    'by itself, so a box may count on several.': dict(only_best=True),
+    'That is the mean of the best IoUs. Recall does not ask how close: count the boxes that reach '
+    'the threshold.': dict(mean=True),
+    'Your groups take one anchor of each scale. The first axis of `anchors` is the scale, the '
+    'second the three anchors on it.': dict(grouped=False)})
 
 # %% ../nbs/19_exercises.ipynb #raw
-def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True, log=True, cells=False, upside=False, bare=False):
+def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True, log=True,
+                 cells=False, upside=False, bare=False):
     "What the network must say so that `decode` gives this box."
     x1, y1, x2, y2 = box.tolist()
     at = [v / stride for v in {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]]
-    if fraction: at = [v - math.floor(v) for v in at]
-    if logit: at = [math.log(v / (1 - v)) if 0 < v < 1 else math.nan if v else -math.inf for v in at]
-    size = [(x2 - x1) / (1 if bare else anchor[0].item()), (y2 - y1) / (1 if bare else anchor[1].item())]
-    if upside: size = [1 / v for v in size]
-    if cells: size = [v / stride for v in size]
+    if fraction:
+        at = [v - math.floor(v) for v in at]
+    if logit:
+        at = [math.log(v / (1 - v)) if 0 < v < 1 else math.nan if v else -math.inf for v in at]
+    size = [(x2 - x1) / (1 if bare else anchor[0].item()),
+            (y2 - y1) / (1 if bare else anchor[1].item())]
+    if upside:
+        size = [1 / v for v in size]
+    if cells:
+        size = [v / stride for v in size]
     return torch.tensor(at + ([math.log(v) for v in size] if log else size))
 
 EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
-    (torch.tensor([30., 20, 50, 60]), torch.tensor([20., 80]), 32), (torch.tensor([9., 18, 41, 58]), torch.tensor([10., 13]), 16),
-    *((b, torch.tensor([33., 23]), s) for s in (8, 16, 32) for b in _random_boxes(5, s, side=200) + .3)], mistakes={
-    'That is the fraction within the cell. `decode` puts a sigmoid on it, so its inverse is wanted, the logit ln(p / (1 - p)).': dict(logit=False),
-    'That is the size in anchors. `decode` takes exp of it, so its inverse is wanted, the logarithm.': dict(log=False),
-    'Take the number of the cell off first: within the cell, x and y lie between 0 and 1.': dict(fraction=False),
+    (torch.tensor([30., 20, 50, 60]), torch.tensor([20., 80]), 32),
+    (torch.tensor([9., 18, 41, 58]), torch.tensor([10., 13]), 16),
+    *((b, torch.tensor([33., 23]), s) for s in (8, 16, 32) for b in _random_boxes(5, s, side=200)
+      + .3)], mistakes={
+    'That is the fraction within the cell. `decode` puts a sigmoid on it, so its inverse is '
+    'wanted, the logit ln(p / (1 - p)).': dict(logit=False),
+    'That is the size in anchors. `decode` takes exp of it, so its inverse is wanted, the '
+    'logarithm.': dict(log=False),
+    'Take the number of the cell off first: within the cell, x and y lie between 0 and 1.':
+        dict(fraction=False),
     'x and y tell where the *centre* lies; you took the top left corner.': dict(point='corner'),
-    'The anchor is in pixels, as the box is: width and height are not divided by the stride.': dict(cells=True),
-    'Upside down: it is the box over the anchor, as `decode` multiplies the anchor.': dict(upside=True),
-    'Width and height are told in anchors: divide by the anchor before you take the logarithm.': dict(bare=True)})
+    'The anchor is in pixels, as the box is: width and height are not divided by the stride.':
+        dict(cells=True),
+    'Upside down: it is the box over the anchor, as `decode` multiplies the anchor.':
+        dict(upside=True),
+    'Width and height are told in anchors: divide by the anchor before you take the logarithm.':
+        dict(bare=True)})
 
 # %% ../nbs/19_exercises.ipynb #assign
 def _assign(iou, free=True, second=True, order='file', push=False, lost=-1):
     "Which anchor each box of one cell gets."
     taken, out, table = set(), {}, iou.tolist()
-    turn = range(len(table)) if order == 'file' else sorted(range(len(table)), key=lambda n: -max(table[n]))
+    turn = (range(len(table)) if order == 'file'
+            else sorted(range(len(table)), key=lambda n: -max(table[n])))
     for n in turn:
         wish = sorted(range(3), key=lambda a: -table[n][a])
-        if push: out = {m: lost if a == wish[0] else a for m, a in out.items()}
-        if not free or push: choice = wish[:1]
-        else: choice = [a for a in (wish if second else wish[:1]) if a not in taken][:1]
+        if push:
+            out = {m: lost if a == wish[0] else a for m, a in out.items()}
+        if not free or push:
+            choice = wish[:1]
+        else:
+            choice = [a for a in (wish if second else wish[:1]) if a not in taken][:1]
         out[n] = choice[0] if choice else lost
         taken |= set(choice)
     return torch.tensor([out[n] for n in range(len(table))])
 
 EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     (torch.tensor([[.9, .5, .1], [.8, .6, .2]]),), (torch.tensor([[.5, .4, .3], [.9, .8, .1]]),),
-    (torch.tensor([[.9, .8, .7], [.6, .9, .5], [.3, .4, .8], [.7, .6, .9]]),), *((torch.rand(n, 3, generator=torch.Generator().manual_seed(n)),)
+    (torch.tensor([[.9, .8, .7], [.6, .9, .5], [.3, .4, .8], [.7, .6, .9]]),),
+    *((torch.rand(n, 3, generator=torch.Generator().manual_seed(n)),)
      for n in range(1, 9))], mistakes={
     'Two boxes sit on one anchor: an anchor that is taken is no longer free.': dict(free=False),
-    'A box whose best anchor is taken is not lost: it takes the best of those that are free.': dict(second=False),
+    'A box whose best anchor is taken is not lost: it takes the best of those that are free.':
+        dict(second=False),
     'The boxes are served in the order of the file, not the best fit first.': dict(order='best'),
     'First come, first served: a later box does not push out an earlier one.': dict(push=True),
     'A box that finds no free anchor is lost: it gets -1.': dict(lost=0)})
 
 # %% ../nbs/19_exercises.ipynb #shapes
-def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False, joined=False):
-    "Shapes of the three outputs for one picture."
+def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False,
+                   joined=False):
+    "Shapes of the three outputs for one image."
     out = []
     for stride in (32, 16, 8)[::order]:
         rows, cols = height // stride, (height if square else width) // stride
-        if turned: rows, cols = cols, rows
-        out.append((3 * (five + num_classes), rows, cols) if joined else (3, rows, cols, five + num_classes))
+        if turned:
+            rows, cols = cols, rows
+        out.append((3 * (five + num_classes), rows, cols) if joined
+                   else (3, rows, cols, five + num_classes))
     return torch.tensor(out)
 
-EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [(64, 96, 20), (416, 416, 80), (320, 608, 3), (32, 32, 1)], mistakes={
+EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
+    (64, 96, 20), (416, 416, 80), (320, 608, 3), (32, 32, 1)], mistakes={
     'The coarsest grid comes first: strides 32, 16, 8.': dict(order=-1),
     'Each slot says five numbers besides the classes: x, y, w, h and objectness.': dict(five=0),
     'x, y, w and h are four, and the objectness makes five.': dict(five=4),
-    'Rows and columns have changed places: rows go down, so they come from the height.': dict(turned=True),
+    'Rows and columns have changed places: rows go down, so they come from the height.':
+        dict(turned=True),
     'You took the height for both: columns come from the width.': dict(square=True),
-    'The head splits its channels: three anchors and the numbers of each are axes of their own, the numbers last.': dict(joined=True)})
+    'The head splits its channels: three anchors and the numbers of each are axes of their own, '
+    'the numbers last.': dict(joined=True)})
 
 # %% ../nbs/19_exercises.ipynb #params
-def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=True, blocks='all', back=9):
+def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=True,
+                      blocks='all', back=9):
     "Trainable parameters of one stage of the backbone."
-    brick = lambda a, b, kernel: a * b * kernel + norm * b + (b if bias else 0)
+    def brick(a, b, kernel):
+        return a * b * kernel + norm * b + (b if bias else 0)
     middle = nf // 2 if narrow else nf
     block = brick(nf, middle, 1) + brick(middle, nf, back)
     return (brick(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
 
-EXERCISES['05_params'] = Exercise(_stage_parameters, cases=lambda: [(2, 4, 1), (2, 4, 3), (32, 64, 1), (512, 1024, 4)], mistakes={
-    'Batch norm is missing: it has a scale and a shift for each channel that leaves the brick.': dict(norm=0),
+EXERCISES['05_params'] = Exercise(_stage_parameters,
+                                  cases=lambda: [(2, 4, 1), (2, 4, 3), (32, 64, 1), (512, 1024, 4)],
+                                  mistakes={
+    'Batch norm is missing: it has a scale and a shift for each channel that leaves the block.':
+        dict(norm=0),
     'Batch norm has a scale *and* a shift: two for each channel.': dict(norm=1),
-    'The running mean and variance are no parameters: nothing trains them. Two for each channel are left.': dict(norm=4),
-    'The convolutions have no bias: batch norm, right after them, has a shift of its own.': dict(bias=True),
-    'The first brick of the stage is missing: the one with stride 2, from ni to nf channels.': dict(halving=False),
-    'The 1×1 brick of a block halves the channels: nf to nf // 2, and then back.': dict(narrow=False),
+    'The running mean and variance are no parameters: nothing trains them. Two for each channel '
+    'are left.': dict(norm=4),
+    'The convolutions have no bias: batch norm, right after them, has a shift of its own.':
+        dict(bias=True),
+    'The first conv block of the stage is missing: the one with stride 2, from ni to nf channels.':
+        dict(halving=False),
+    'The 1×1 conv block of a residual block halves the channels: nf to nf // 2, and then back.':
+        dict(narrow=False),
     'You counted a single residual block: there are `depth` of them.': dict(blocks='one'),
-    'The second brick of a block is 3×3: nine weights for each pair of channels.': dict(back=1)})
+    'The second conv block of a residual block is 3×3: nine weights for each pair of channels.':
+        dict(back=1)})
 
 # %% ../nbs/19_exercises.ipynb #window
 def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False):
     "First pixel and the one after the last that a cell can see."
     a, b = cell, cell + 1
     for kernel, stride in (reversed(layers) if back else layers):
-        a, b = a * stride - (kernel // 2 if pad else 0), (b - 1) * stride - (kernel // 2 if pad else 0) + kernel
+        a = a * stride - (kernel // 2 if pad else 0)
+        b = (b - 1) * stride - (kernel // 2 if pad else 0) + kernel
     if middle:
         step, field = math.prod(s for _, s in layers), b - a
         a, b = (cell + .5) * step - field / 2, (cell + .5) * step + field / 2
     return torch.tensor([a, b - inclusive])
 
 EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
-    ([(3, 1)], 5), ([(3, 2)], 5), ([(3, 1), (3, 2)], 5), ([(3, 2), (1, 1), (3, 1)], 0), ([(3, 1)] + [(3, 2), (1, 1), (3, 1)] * 5, 6)], mistakes={
-    'Padding is missing: the first pixel under the kernel is cell · stride - kernel // 2.': dict(pad=False),
+    ([(3, 1)], 5), ([(3, 2)], 5), ([(3, 1), (3, 2)], 5), ([(3, 2), (1, 1), (3, 1)], 0),
+    ([(3, 1)] + [(3, 2), (1, 1), (3, 1)] * 5, 6)], mistakes={
+    'Padding is missing: the first pixel under the kernel is cell · stride - kernel // 2.':
+        dict(pad=False),
     'Go back from the last layer to the first: the cell is one of the last map.': dict(back=False),
-    'The second number is an edge: the one after the last pixel that is seen.': dict(inclusive=True),
-    'The width is right, the place is not: with stride 2 and a kernel of 3 the window is not centred on the cell. Follow both its ends back.': dict(middle=True)})
+    'The second number is an edge: the one after the last pixel that is seen.':
+        dict(inclusive=True),
+    'The width is right, the place is not: with stride 2 and a kernel of 3 the window is not '
+    'centred on the cell. Follow both its ends back.': dict(middle=True)})
 
 # %% ../nbs/19_exercises.ipynb #fold
-def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='scaled', axis=0, keep=True):
+def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='scaled',
+          axis=0, keep=True):
     "A convolution's weight and bias that do what it and its batch norm did."
     g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
-    bias = {'scaled': shift - g * mean, 'bare': shift - mean, 'no': shift, 'plus': shift + g * mean}[centre]
-    return weight * g.reshape([-1, 1, 1, 1] if axis == 0 else [1, -1, 1, 1]), bias if keep else bias - shift
+    bias = {'scaled': shift - g * mean, 'bare': shift - mean, 'no': shift,
+            'plus': shift + g * mean}[centre]
+    return weight * g.reshape([-1, 1, 1, 1] if axis == 0
+                              else [1, -1, 1, 1]), bias if keep else bias - shift
 
 def _fold_cases():
-    one = lambda *v: tuple(torch.tensor(x) for x in v)
+    def one(*v):
+        return tuple(torch.tensor(x) for x in v)
     g = torch.Generator().manual_seed(8)
-    return [(*one([[[[2.]]]], [3.], [1.], [4.], [4.]), 0.), (*one([[[[2.]]]], [3.], [1.], [4.], [.0003]), 1e-4),
+    return [(*one([[[[2.]]]], [3.], [1.], [4.], [4.]), 0.),
+            (*one([[[[2.]]]], [3.], [1.], [4.], [.0003]), 1e-4),
             (*one([[[[1.]], [[2.]]], [[[3.]], [[4.]]]], [1., 10], [0., 0], [0., 0], [1., 1]), 0.),
             (torch.randn(8, 8, 3, 3, generator=g), *torch.rand(4, 8, generator=g).unbind(0), 1e-5)]
 
 EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
-    'Batch norm divides by the standard deviation: take the root of the variance.': dict(root=False),
+    'Batch norm divides by the standard deviation: take the root of the variance.':
+        dict(root=False),
     'eps is added to the variance before the root is taken.': dict(small=False),
-    'The mean is taken off before the scale is applied, so the bias has the mean times that scale.': dict(centre='bare'),
-    'The mean has got lost: whatever batch norm took off must come off in the bias.': dict(centre='no'),
+    'The mean is taken off before the scale is applied, so the bias has the mean times that scale.':
+        dict(centre='bare'),
+    'The mean has got lost: whatever batch norm took off must come off in the bias.':
+        dict(centre='no'),
     "The mean's sign: batch norm takes it off.": dict(centre='plus'),
-    'The scale belongs to the channels that *leave* the convolution, the first axis of its weight.': dict(axis=1),
+    'The scale belongs to the channels that *leave* the convolution, the first axis of its weight.':
+        dict(axis=1),
     "Batch norm's own shift is missing in the bias.": dict(keep=False)})
 
 # %% ../nbs/19_exercises.ipynb #start
-def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anchors=3, off=True, log=math.log, pays='log'):
+def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anchors=3, off=True,
+                 log=math.log, pays='log'):
     "Class and no-object terms of the better form before training, by scale."
     out = []
     for stride in (32, 16, 8):
         empty = anchors * (size // stride)**2 - (n_boxes if off else 0)
         each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior)}[pays]
-        out.append((lam[0] * log(num_classes), lam[1] * empty * each / (n_boxes if per == 'box' else empty)))
+        out.append((lam[0] * log(num_classes),
+                    lam[1] * empty * each / (n_boxes if per == 'box' else empty)))
     return torch.tensor(out)
 
-EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [(32, 20, 1, .01), (416, 20, 5, .01), (160, 3, 2, .2), (96, 80, 4, .001)], mistakes={
+EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
+    (32, 20, 1, .01), (416, 20, 5, .01), (160, 3, 2, .2), (96, 80, 4, .001)], mistakes={
     'The weights are missing: the class term counts five times.': dict(lam=(1., 1.)),
-    'These are means over the empty slots. The better form takes the sum, and divides it by the number of boxes.': dict(per='place'),
+    'These are means over the empty slots. The better form takes the sum, and divides it by the '
+    'number of boxes.': dict(per='place'),
     'Each cell has three slots, one for each anchor.': dict(anchors=1),
-    'The positive slots pay no no-object term: take the boxes off the number of slots.': dict(off=False),
+    'The positive slots pay no no-object term: take the boxes off the number of slots.':
+        dict(off=False),
     'The natural logarithm is meant: math.log.': dict(log=math.log10),
-    'An empty slot pays -ln(1 - prior), which is nearly the prior, but not quite.': dict(pays='linear'),
-    '-ln(prior) is what a *positive* slot pays. An empty one is right with the probability 1 - prior.': dict(pays='full')})
+    'An empty slot pays -ln(1 - prior), which is nearly the prior, but not quite.':
+        dict(pays='linear'),
+    '-ln(prior) is what a *positive* slot pays. An empty one is right with the probability 1 - '
+    'prior.': dict(pays='full')})
 
 # %% ../nbs/19_exercises.ipynb #alarms
-def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='calls', percent=True, strict=True):
+def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='calls', percent=True,
+                     strict=True):
     "Of the slots that call \"object\", the share that hold one, in percent."
     calls = hits = full = 0
     for z, k in zip(logits.tolist(), kind.tolist()):
         p = 1 / (1 + math.exp(-z)) if sigmoid else z
         call = p > t if strict else p >= t
-        if k == -1 and ignored == 'out': continue
+        if k == -1 and ignored == 'out':
+            continue
         calls, hits, full = calls + call, hits + (call and k != 0), full + (k == 1)
     below = {'calls': calls, 'full': full, 'all': len(kind)}[of]
     return hits / below * (100 if percent else 1) if below else math.nan
 
 EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
-    (torch.tensor([3., -2, -5, 2]), torch.tensor([1, 0, 0, 0]), .05), (torch.tensor([3., 2, 1, -4]), torch.tensor([1, -1, 0, 1]), .05),
-    (torch.tensor([0., 0, 2, 3]), torch.tensor([0, 1, 1, -1]), .5), (torch.tensor([-9., -8]), torch.tensor([1, 0]), .05),
-    (torch.randn(200, generator=torch.Generator().manual_seed(9)) * 3 - 2, torch.arange(200) % 7 % 3 - 1, .3)], mistakes={
+    (torch.tensor([3., -2, -5, 2]), torch.tensor([1, 0, 0, 0]), .05),
+    (torch.tensor([3., 2, 1, -4]), torch.tensor([1, -1, 0, 1]), .05),
+    (torch.tensor([0., 0, 2, 3]), torch.tensor([0, 1, 1, -1]), .5),
+    (torch.tensor([-9., -8]), torch.tensor([1, 0]), .05),
+    (torch.randn(200, generator=torch.Generator().manual_seed(9)) * 3 - 2,
+     torch.arange(200) % 7 % 3 - 1, .3)], mistakes={
     'These are logits: put a sigmoid on them before you compare with t.': dict(sigmoid=False),
-    'Ignored slots count neither as hits nor as false alarms: leave them out first. You count them as hits.': dict(ignored='in'),
-    'Ignored slots count neither as hits nor as false alarms: leave them out first. You count them as false alarms.':
+    'Ignored slots count neither as hits nor as false alarms: leave them out first. You count them '
+    'as hits.': dict(ignored='in'),
+    'Ignored slots count neither as hits nor as false alarms: leave them out first. You count them '
+    'as false alarms.':
         lambda z, k, t: _alarm_precision(z, k.clamp(min=0), t),
-    'That is the object accuracy, the share of *positive* slots that call. Here you divide by the number of calls.': dict(of='full'),
+    'That is the object accuracy, the share of *positive* slots that call. Here you divide by the '
+    'number of calls.': dict(of='full'),
     'You divide by all slots: only those that call are asked.': dict(of='all'),
     'The answer is wanted in percent.': dict(percent=False),
     'A slot calls when its objectness is *above* t.': dict(strict=False)})
@@ -630,63 +881,89 @@ EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
 # %% ../nbs/19_exercises.ipynb #best
 def _best_objectness(share, obj, noobj, swap=False, odds=False, weights=True):
     "The objectness that makes the two terms of look-alikes smallest."
-    if not weights: obj = noobj = 1.
-    if swap: obj, noobj = noobj, obj
+    if not weights:
+        obj = noobj = 1.
+    if swap:
+        obj, noobj = noobj, obj
     full, empty = share * obj, (1 - share) * noobj
     return (full / empty if empty else math.inf) if odds else full / (full + empty)
 
 EXERCISES['06_best'] = Exercise(_best_objectness, cases=lambda: [
-    (.5, 1., 3.), (.01, 1.5, 1.), (.01, 1., 1.), (1., 2., 1.), (0., 2., 1.), (.3, .2, 5.)], mistakes={
-    'That is the share itself: right for equal weights only. A positive slot pays `obj` times, an empty one `noobj` times.': dict(weights=False),
-    'The two weights have changed places: a large `obj` makes positive slots dear, and pulls the objectness up.': dict(swap=True),
+    (.5, 1., 3.), (.01, 1.5, 1.), (.01, 1., 1.), (1., 2., 1.), (0., 2., 1.), (.3, .2, 5.)],
+                                mistakes={
+    'That is the share itself: right for equal weights only. A positive slot pays `obj` times, an '
+    'empty one `noobj` times.': dict(weights=False),
+    'The two weights have changed places: a large `obj` makes positive slots dear, and pulls the '
+    'objectness up.': dict(swap=True),
     'These are the odds, p / (1 - p): solve for p.': dict(odds=True),
-    'You weight the share but leave the rest as it was: a share of 1 must give 1.': lambda s, a, b: s * a / b,
-    'Divide by both weighted parts together: a share of 1 must give 1.': lambda s, a, b: s * a / (a + b)})
+    'You weight the share but leave the rest as it was: a share of 1 must give 1.':
+        lambda s, a, b: s * a / b,
+    'Divide by both weighted parts together: a share of 1 must give 1.': lambda s, a, b: s
+    * a / (a + b)})
 
 # %% ../nbs/19_exercises.ipynb #focal
-def _focal_loss(logits, target, gamma, alpha, balance='both', focus='right', mean=False, ends='soft'):
+def _focal_loss(logits, target, gamma, alpha, balance='both', focus='right', mean=False,
+                ends='soft'):
     "Focal loss of each slot, as Lin et al. define it, for targets 0 and 1."
     out = []
     for z, y in zip(logits.tolist(), target.tolist()):
-        s = z if y else -z                                                     # the logit of being right
-        bce = max(-s, 0) + math.log1p(math.exp(-abs(s)))                       # -ln p of the right answer
-        if ends == 'log': bce = -torch.tensor(s if y else -s).sigmoid().sub(0 if y else 1).abs().log().item()
-        if ends == 'cut': bce = F.binary_cross_entropy(torch.tensor(z).sigmoid(), torch.tensor(float(y))).item()
-        right = math.exp(-max(-s, 0)) / (1 + math.exp(-abs(s)))                # p of the right answer
+        # the logit of being right
+        s = z if y else -z
+        # -ln p of the right answer
+        bce = max(-s, 0) + math.log1p(math.exp(-abs(s)))
+        if ends == 'log':
+            bce = -torch.tensor(s if y else -s).sigmoid().sub(0 if y else 1).abs().log().item()
+        if ends == 'cut':
+            bce = F.binary_cross_entropy(torch.tensor(z).sigmoid(), torch.tensor(float(y))).item()
+        # p of the right answer
+        right = math.exp(-max(-s, 0)) / (1 + math.exp(-abs(s)))
         p = {'right': right, 'wrong': 1 - right, 'object': right if y else 1 - right}[focus]
-        weight = {'both': alpha if y else 1 - alpha, 'one': alpha, 'turned': 1 - alpha if y else alpha, 'no': 1.}[balance]
+        weight = {'both': alpha if y else 1 - alpha, 'one': alpha,
+                  'turned': 1 - alpha if y else alpha, 'no': 1.}[balance]
         out.append(weight * (1 - p)**gamma * bce)
     out = torch.tensor(out)
     return out.mean() if mean else out
 
 EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
-    (torch.tensor([0.]), torch.tensor([1.]), 2., .25), (torch.tensor([1., 1]), torch.tensor([1., 0]), 1., .25),
-    (torch.tensor([200., -200]), torch.tensor([0., 1]), 2., .25), (torch.tensor([30., -30]), torch.tensor([0., 1]), 2., .25),
-    *((torch.randn(20, generator=(g := torch.Generator().manual_seed(n))) * 4, torch.randint(0, 2, (20,), generator=g).float(), n, .4)
+    (torch.tensor([0.]), torch.tensor([1.]), 2., .25),
+    (torch.tensor([1., 1]), torch.tensor([1., 0]), 1., .25),
+    (torch.tensor([200., -200]), torch.tensor([0., 1]), 2., .25),
+    (torch.tensor([30., -30]), torch.tensor([0., 1]), 2., .25),
+    *((torch.randn(20, generator=(g := torch.Generator().manual_seed(n))) * 4,
+       torch.randint(0, 2, (20,), generator=g).float(), n, .4)
       for n in (0, 1, 3))], mistakes={
     'alpha is the weight of positive slots only: empty ones have 1 - alpha.': dict(balance='one'),
     'alpha and 1 - alpha have changed places: positive slots have alpha.': dict(balance='turned'),
     'The weight alpha is missing.': dict(balance='no'),
-    'The factor must be small where the network is *right*: of an empty slot that is 1 - sigmoid. You took the sigmoid for both.': dict(focus='object'),
-    'Upside down: the factor is (1 - p)^gamma, with p the probability of what is right. Yours makes easy slots dear.': dict(focus='wrong'),
+    'The factor must be small where the network is *right*: of an empty slot that is 1 - sigmoid. '
+    'You took the sigmoid for both.': dict(focus='object'),
+    'Upside down: the factor is (1 - p)^gamma, with p the probability of what is right. Yours '
+    'makes easy slots dear.': dict(focus='wrong'),
     'One number for each slot: the mean comes later.': dict(mean=True),
-    'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use softplus, or a BCE that takes logits.': dict(ends='log'),
-    'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: use the BCE that takes logits.': dict(ends='cut')})
+    'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use '
+    'softplus, or a BCE that takes logits.': dict(ends='log'),
+    'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
+    'use the BCE that takes logits.': dict(ends='cut')})
 
 # %% ../nbs/19_exercises.ipynb #place
 def _place(lr, min_lr, max_lr, steps, log=True, gaps=True, whole=False):
     "The step at which a ramp passes a rate."
-    share = math.log(lr / min_lr) / math.log(max_lr / min_lr) if log else (lr - min_lr) / (max_lr - min_lr)
+    share = (math.log(lr / min_lr) / math.log(max_lr / min_lr) if log
+             else (lr - min_lr) / (max_lr - min_lr))
     place = share * (steps - 1 if gaps else steps)
     return round(place) if whole else place
 
 EXERCISES['07_place'] = Exercise(_place, cases=lambda: [
-    (1e-5, 1e-5, 10., 100), (10., 1e-5, 10., 100), (.01, 1e-5, 10., 100), (.5, 1e-3, 1., 50), (2e-4, 1e-4, 1., 31)], mistakes={
+    (1e-5, 1e-5, 10., 100), (10., 1e-5, 10., 100), (.01, 1e-5, 10., 100), (.5, 1e-3, 1., 50),
+    (2e-4, 1e-4, 1., 31)], mistakes={
     'That is the place on a linear ramp: take the logarithm of both quotients.': dict(log=False),
-    'From the first of 100 steps to the last there are 99 strides: the last step has the number steps - 1.': dict(gaps=False),
+    'From the first of 100 steps to the last there are 99 strides: the last step has the number '
+    'steps - 1.': dict(gaps=False),
     'A rate may lie between two steps: do not round.': dict(whole=True),
-    'The ramp begins at min_lr: it is lr / min_lr whose logarithm counts.': lambda lr, a, b, n: math.log(lr) / math.log(b / a) * (n - 1),
-    'The way goes from min_lr to max_lr: divide by ln(max_lr / min_lr), not by ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1)})
+    'The ramp begins at min_lr: it is lr / min_lr whose logarithm counts.': lambda lr, a, b, n:
+        math.log(lr) / math.log(b / a) * (n - 1),
+    'The way goes from min_lr to max_lr: divide by ln(max_lr / min_lr), not by '
+    'ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1)})
 
 # %% ../nbs/19_exercises.ipynb #both
 def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, twice=False):
@@ -698,49 +975,66 @@ def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, 
             out.append(average / (1 - beta**n) if correct else average)
         return out
     left = one(losses)
-    if twice: return one(left[::-1])[::-1]
-    if not back: return left
+    if twice:
+        return one(left[::-1])[::-1]
+    if not back:
+        return left
     right = one(losses[::-1])[::-1 if turned else 1]
     return [(a + b) / (2 if mean else 1) for a, b in zip(left, right)]
 
 EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
-    ([10., 8.], .9), ([5.] * 4, .9), ([3., 1., 2., 8.], .5), ([1., 2., 3., 4., 5., 4., 3.], .8), ([4., 4., 1.], 0.)], mistakes={
-    'An average that begins at zero is too small at first: divide by 1 - beta**n after n losses, as `smooth` does.': dict(correct=False),
-    'Turn the backward half round again, so that both halves speak of the same step.': dict(turned=False),
+    ([10., 8.], .9), ([5.] * 4, .9), ([3., 1., 2., 8.], .5), ([1., 2., 3., 4., 5., 4., 3.], .8),
+    ([4., 4., 1.], 0.)], mistakes={
+    'An average that begins at zero is too small at first: divide by 1 - beta**n after n losses, '
+    'as `smooth` does.': dict(correct=False),
+    'Turn the backward half round again, so that both halves speak of the same step.':
+        dict(turned=False),
     'Take the mean of the two halves, not their sum.': dict(mean=False),
     'The backward half is missing: smooth the losses in reverse order, too.': dict(back=False),
-    'You smooth what is smoothed already: the backward half goes over the losses themselves.': dict(twice=True)})
+    'You smooth what is smoothed already: the backward half goes over the losses themselves.':
+        dict(twice=True)})
 
 # %% ../nbs/19_exercises.ipynb #steps
-def _total_steps(pictures, batch, devices, accumulate, epochs, share=True, full=True, rest=True, each=True, collect=True):
+def _total_steps(images, batch, devices, accumulate, epochs, share=True, full=True, rest=True,
+                 each=True, collect=True):
     "Steps of the optimiser in a run."
-    mine = pictures // devices if share else pictures
+    mine = images // devices if share else images
     batches = mine // batch if full else math.ceil(mine / batch)
-    if not collect: accumulate = 1
-    if not each: return math.ceil(batches * epochs / accumulate)
+    if not collect:
+        accumulate = 1
+    if not each:
+        return math.ceil(batches * epochs / accumulate)
     return epochs * (math.ceil(batches / accumulate) if rest else batches // accumulate)
 
 EXERCISES['08_steps'] = Exercise(_total_steps, cases=lambda: [
-    (80, 8, 1, 1, 5), (83, 8, 1, 1, 2), (1700, 16, 1, 4, 15), (1001, 8, 2, 1, 3), (1001, 8, 4, 3, 2)], mistakes={
-    'Each device has only its share of the pictures: divide by `devices` first.': dict(share=False),
-    'The last batch of an epoch is dropped when it is not full: round the batches down.': dict(full=False),
-    'At the end of an epoch a step is made of what has been collected: round the steps up.': dict(rest=False),
-    'Nothing is collected across the end of an epoch: count the steps of one, and multiply last.': dict(each=False),
+    (80, 8, 1, 1, 5), (83, 8, 1, 1, 2), (1700, 16, 1, 4, 15), (1001, 8, 2, 1, 3),
+    (1001, 8, 4, 3, 2)], mistakes={
+    'Each device has only its share of the images: divide by `devices` first.': dict(share=False),
+    'The last batch of an epoch is dropped when it is not full: round the batches down.':
+        dict(full=False),
+    'At the end of an epoch a step is made of what has been collected: round the steps up.':
+        dict(rest=False),
+    'Nothing is collected across the end of an epoch: count the steps of one, and multiply last.':
+        dict(each=False),
     '`accumulate` batches make one step.': dict(collect=False)})
 
 # %% ../nbs/19_exercises.ipynb #cycle
-def _one_cycle_rate(step, steps, peak, warmup, cosine=True, start=1 / 25, end=1e-4, top=-1, last=-1):
+def _one_cycle_rate(step, steps, peak, warmup, cosine=True, start=1 / 25, end=1e-4,
+                    top=-1, last=-1):
     "The rate of a one-cycle schedule at a step."
     first, top, last = peak * start, warmup * steps + top, steps + last
-    a, b, x = (first, peak, step / top) if step <= top else (peak, peak * end / 25, (step - top) / (last - top))
+    a, b, x = ((first, peak, step / top) if step <= top
+               else (peak, peak * end / 25, (step - top) / (last - top)))
     return b + (a - b) * ((1 + math.cos(math.pi * x)) / 2 if cosine else 1 - x)
 
 EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
-    (0, 50, 100., .2), (9, 50, 100., .2), (4, 50, 100., .2), (20, 50, 100., .2), (30, 50, 100., .2), (49, 50, 100., .2), (100, 1590, 4., .15)], mistakes={
+    (0, 50, 100., .2), (9, 50, 100., .2), (4, 50, 100., .2), (20, 50, 100., .2), (30, 50, 100., .2),
+    (49, 50, 100., .2), (100, 1590, 4., .15)], mistakes={
     'Along half a cosine, not along a line: slowly at both ends.': dict(cosine=False),
     'It starts at a 25th of the peak, not at zero.': dict(start=0),
     'It starts at a 25th of the peak, not at the peak itself: first it climbs.': dict(start=1),
-    'It ends at a 10,000th of where it *started*, and that was a 25th of the peak.': dict(end=25e-4),
+    'It ends at a 10,000th of where it *started*, and that was a 25th of the peak.':
+        dict(end=25e-4),
     'It ends at a 10,000th of where it started, small but not zero.': dict(end=0),
     'Steps are counted from 0: the peak is at step warmup * steps - 1.': dict(top=0),
     'Steps are counted from 0: the last one is steps - 1, and there the fall ends.': dict(last=0)})
@@ -748,29 +1042,37 @@ EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
 # %% ../nbs/19_exercises.ipynb #average
 def _start_left(updates, decay, warm=True, pick=min, first=1, came=False):
     "The share of a moving average that is still its start."
-    left = math.prod(pick(decay, (1 + n) / (10 + n)) if warm else decay for n in range(first, updates + first))
+    left = math.prod(pick(decay, (1 + n) / (10 + n)) if warm else decay
+                     for n in range(first, updates + first))
     return 1 - left if came else left
 
-EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [(1, .999), (0, .999), (2, .999), (3, .2), (4, .3), (1, .05)], mistakes={
-    'That is an average without warm-up: the first updates keep less than `decay`.': dict(warm=False),
+EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [
+    (1, .999), (0, .999), (2, .999), (3, .2), (4, .3), (1, .05)], mistakes={
+    'That is an average without warm-up: the first updates keep less than `decay`.':
+        dict(warm=False),
     'The smaller of the two is kept, not the larger.': dict(pick=max),
     'Updates are counted from 1: the first keeps min(decay, 2 / 11).': dict(first=0),
     'That is what has come in: what is left of the start is the rest.': dict(came=True),
-    'What one update keeps, the next keeps a share of: multiply them all.': lambda n, d: min(d, (1 + n) / (10 + n)) if n else 1.})
+    'What one update keeps, the next keeps a share of: multiply them all.': lambda n, d:
+        min(d, (1 + n) / (10 + n)) if n else 1.})
 
 # %% ../nbs/19_exercises.ipynb #left
-def _still_to_come(n, size, seed, epoch, batches, by='both', skip='pictures', part='rest', order=True):
+def _still_to_come(n, size, seed, epoch, batches, by='both', skip='images', part='rest',
+                   order=True):
     "The rest of an epoch's order."
     seed = {'both': seed + epoch, 'seed': seed, 'epoch': epoch}[by]
-    perm, done = torch.randperm(n, generator=torch.Generator().manual_seed(seed)), batches * (size if skip == 'pictures' else 1)
+    perm = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    done = batches * (size if skip == 'images' else 1)
     left = perm[done:] if part == 'rest' else perm[:done]
     return left if order else left.sort().values
 
-EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [(6, 2, 3, 4, 1), (10, 3, 1, 2, 2), (10, 3, 0, 0, 0), (12, 4, 5, 3, 3)], mistakes={
+EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [
+    (6, 2, 3, 4, 1), (10, 3, 1, 2, 2), (10, 3, 0, 0, 0), (12, 4, 5, 3, 3)], mistakes={
     'Each epoch has an order of its own: its seed is seed + epoch.': dict(by='seed'),
     'Each run has an order of its own, too: its seed is seed + epoch.': dict(by='epoch'),
-    'So many *batches* were seen, of `size` pictures each: leave batches * size out.': dict(skip='batches'),
-    'Those are the pictures that it has had; the others are wanted.': dict(part='seen'),
+    'So many *batches* were seen, of `size` images each: leave batches * size out.':
+        dict(skip='batches'),
+    'Those are the images that it has had; the others are wanted.': dict(part='seen'),
     'In the order of the epoch: do not sort.': dict(order=False)})
 
 # %% ../nbs/19_exercises.ipynb #spikes
@@ -793,7 +1095,8 @@ def _loss_lists():
             ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.)]
 
 EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
-    'Compare with the ten steps *before*: the new loss is among those that you average.': dict(late=True),
+    'Compare with the ten steps *before*: the new loss is among those that you average.':
+        dict(late=True),
     'The first ten steps are never spikes: wait until there are ten losses.': dict(early=True),
     'Compare with the mean of the ten before, not with the last one alone.': dict(of='last'),
     'Ten steps, no more: forget the older ones.': dict(last=11),
@@ -822,11 +1125,13 @@ def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False):
 def _port_cases():
     draw = torch.Generator().manual_seed(1)
     sizes = ((1, 1), (3, 1), (3, 4))  # batches, epochs
-    return [([(torch.randn(4, 2, generator=draw), torch.randn(4, 1, generator=draw)) for _ in range(n)], epochs)
+    return [([(torch.randn(4, 2, generator=draw), torch.randn(4, 1, generator=draw))
+              for _ in range(n)], epochs)
             for n, epochs in sizes]
 
 EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
-    'The schedule steps once an epoch in the loop: that is what Lightning does unless `interval` says otherwise.': dict(by='step'),
+    'The schedule steps once an epoch in the loop: that is what Lightning does unless `interval` '
+    'says otherwise.': dict(by='step'),
     'The rate never falls: give the schedule to Lightning beside the optimiser.': dict(by=None),
     'The loop has momentum.': dict(momentum=0.),
     'The loop takes absolute errors, not squares.': dict(square=True)})
@@ -836,102 +1141,148 @@ def _verdict(run, low='A', leak='B', over='C', high='D'):
     "What is the matter with one of four runs."
     return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}[run]
 
-EXERCISES['08_curve'] = Exercise(_verdict, cases=lambda: [('C',), ('D',), ('A',), ('B',)], mistakes={
-    'B and C have changed places: which curve lies above the other? In a leak it is the training loss, since augmented images are harder.':
+EXERCISES['08_curve'] = Exercise(_verdict,
+                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)], mistakes={
+    'B and C have changed places: which curve lies above the other? In a leak it is the training '
+    'loss, since augmented images are harder.':
         dict(leak='C', over='B'),
-    'A and D have changed places: too high a rate leaps, too low a rate creeps.': dict(low='D', high='A'),
-    'A and C have changed places: in which of them does the training loss fall?': dict(low='C', over='A'),
-    'A and B have changed places: in which of them does the training loss fall?': dict(low='B', leak='A')})
+    'A and D have changed places: too high a rate leaps, too low a rate creeps.':
+        dict(low='D', high='A'),
+    'A and C have changed places: in which of them does the training loss fall?':
+        dict(low='C', over='A'),
+    'A and B have changed places: in which of them does the training loss fall?':
+        dict(low='B', leak='A')})
 
 # %% ../nbs/19_exercises.ipynb #verdicts
-def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1, first=False):
+def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1,
+              first=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
     taken, out = set(), []
     for row in iou.tolist():
         able = [m for m, v in enumerate(row) if not free or m not in taken]
-        best = next((m for m in able if row[m] >= threshold), None) if first else max(able, key=row.__getitem__, default=None)
-        if best is None or not (row[best] > threshold if strict else row[best] >= threshold): out.append(0)
-        elif difficult[best] and hard is not None: out.append(hard)
-        elif best in taken and once: out.append(0)
-        else: out.append(1); taken.add(best)
+        best = (next((m for m in able if row[m] >= threshold), None) if first
+                else max(able, key=row.__getitem__, default=None))
+        if best is None or not (row[best] > threshold if strict else row[best] >= threshold):
+            out.append(0)
+        elif difficult[best] and hard is not None:
+            out.append(hard)
+        elif best in taken and once:
+            out.append(0)
+        else:
+            out.append(1)
+            taken.add(best)
     return torch.tensor(out)
 
-_lot = lambda n, m, seed: torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
+def _lot(n, m, seed):
+    return torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
 
 EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
-    (torch.tensor([[.9, 0], [.8, .1]]), torch.tensor([False, False]), .5), (torch.tensor([[.8, .1], [.7, .6]]), torch.tensor([False, False]), .5),
-    (torch.tensor([[.5, .2]]), torch.tensor([False, False]), .5), (torch.tensor([[.9, .1], [.8, .2], [.1, .7]]), torch.tensor([True, False]), .5),
-    (torch.tensor([[.6, .9], [.8, .1]]), torch.tensor([False, False]), .5), *((_lot(6, 3, s), torch.tensor([False, s % 2 == 0, False]), .6) for s in range(6))],
+    (torch.tensor([[.9, 0], [.8, .1]]), torch.tensor([False, False]), .5),
+    (torch.tensor([[.8, .1], [.7, .6]]), torch.tensor([False, False]), .5),
+    (torch.tensor([[.5, .2]]), torch.tensor([False, False]), .5),
+    (torch.tensor([[.9, .1], [.8, .2], [.1, .7]]), torch.tensor([True, False]), .5),
+    (torch.tensor([[.6, .9], [.8, .1]]), torch.tensor([False, False]), .5),
+    *((_lot(6, 3, s), torch.tensor([False, s % 2 == 0, False]), .6) for s in range(6))],
     mistakes={
-    'A second detection of the same object is a duplicate, and a duplicate is false: remember which objects are taken.': dict(once=False),
-    "That is COCO's rule: the best object that is still free. VOC's detection looks at the best object, taken or not.": dict(free=True),
-    'A detection that reaches the threshold exactly is near enough: IoU >= threshold.': dict(strict=True),
+    'A second detection of the same object is a duplicate, and a duplicate is false: remember '
+    'which objects are taken.': dict(once=False),
+    "That is COCO's rule: the best object that is still free. VOC's detection looks at the best "
+    "object, taken or not.": dict(free=True),
+    'A detection that reaches the threshold exactly is near enough: IoU >= threshold.':
+        dict(strict=True),
     'A detection whose object is difficult is ignored, -1; you call it false.': dict(hard=0),
-    'You forgot the difficult objects: a detection that looks at one is ignored, -1.': dict(hard=None),
-    'A detection looks at the object that it overlaps *most*, not at the first that is near enough.': dict(first=True)})
+    'You forgot the difficult objects: a detection that looks at one is ignored, -1.':
+        dict(hard=None),
+    'A detection looks at the object that it overlaps *most*, not at the first that is near '
+    'enough.': dict(first=True)})
 
 # %% ../nbs/19_exercises.ipynb #area
 def _area_ap(hits, positives, envelope='right', over='positives', steps='hits'):
     "Area under the envelope of a precision-recall curve."
     hits = hits.tolist()
     p = [sum(hits[:k + 1]) / (k + 1) for k in range(len(hits))]
-    if envelope: p = [max(p[k:] if envelope == 'right' else p[:k + 1]) for k in range(len(p))]
+    if envelope:
+        p = [max(p[k:] if envelope == 'right' else p[:k + 1]) for k in range(len(p))]
     total = sum(v for v, h in zip(p, hits) if h or steps == 'all')
     below = {'positives': positives, 'hits': sum(hits), 'all': len(hits)}[over]
     return total / below if below else 0.
 
 EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
-    (torch.tensor([True, False, True]), 2), (torch.tensor([True, False, False, True, True]), 3), (torch.tensor([True, True]), 4),
-    (torch.tensor([False, True, True, False]), 2), (torch.tensor([False, False]), 3), *((_lot(30, 1, s)[:, 0] < .6, 25) for s in range(4))], mistakes={
-    'Objects that are never found count, too, with height 0: divide by `positives`, not by the number of hits.': dict(over='hits'),
+    (torch.tensor([True, False, True]), 2), (torch.tensor([True, False, False, True, True]), 3),
+    (torch.tensor([True, True]), 4),
+    (torch.tensor([False, True, True, False]), 2), (torch.tensor([False, False]), 3),
+    *((_lot(30, 1, s)[:, 0] < .6, 25) for s in range(4))], mistakes={
+    'Objects that are never found count, too, with height 0: divide by `positives`, not by the '
+    'number of hits.': dict(over='hits'),
     'You divide by the number of detections. A step is 1 / positives wide.': dict(over='all'),
-    'That is the precision at each hit itself. The envelope takes the best precision there *or at any later hit*.': dict(envelope=None),
-    'Your running maximum comes from the left, the wrong end: what counts is the best precision from here on.': dict(envelope='left'),
+    'That is the precision at each hit itself. The envelope takes the best precision there *or at '
+    'any later hit*.': dict(envelope=None),
+    'Your running maximum comes from the left, the wrong end: what counts is the best precision '
+    'from here on.': dict(envelope='left'),
     'Only hits make a step to the right: a false detection adds no area.': dict(steps='all')})
 
 # %% ../nbs/19_exercises.ipynb #threshold
 def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False):
     "The score from which on F1 is best."
     rows = list(zip(scores.tolist(), hits.tolist()))
-    if order: rows = sorted(rows, key=lambda r: -r[0])
+    if order:
+        rows = sorted(rows, key=lambda r: -r[0])
     best, at = -1., None
     for k, (s, _) in enumerate(rows, 1):
         shown = [h for t, h in (rows if order and not alone else rows[:k]) if t >= s or not order]
-        value = {'f1': 2 * sum(shown) / (len(shown) + positives), 'precision': sum(shown) / len(shown), 'recall': sum(shown) / positives,
+        value = {'f1': 2 * sum(shown) / (len(shown) + positives),
+                 'precision': sum(shown) / len(shown), 'recall': sum(shown) / positives,
                  'product': sum(shown)**2 / len(shown) / positives}[by]
-        if value > best + 1e-12 or last and value > best - 1e-12: best, at = value, s
+        if value > best + 1e-12 or last and value > best - 1e-12:
+            best, at = value, s
     return at
 
 EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
-    (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2), (torch.tensor([.9, .8, .6, .3]), torch.tensor([True, False, True, True]), 3),
-    (torch.tensor([.2, .9, .5, .7]), torch.tensor([False, True, False, True]), 3), (torch.tensor([.9, .5, .5, .5]), torch.tensor([True, True, False, False]), 2),
-    (torch.tensor([.9, .8, .7, .6, .5]), torch.tensor([True, False, False, False, True]), 4), (torch.tensor([.8, .4]), torch.tensor([False, False]), 2), (torch.tensor([.9, .7, .6, .5]), torch.tensor([True, False, False, True]), 2),
-    *(((_lot(40, 1, s)[:, 0] * 50).round() / 50, _lot(40, 1, s + 9)[:, 0] < .4, 20) for s in range(4))], mistakes={
+    (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2),
+    (torch.tensor([.9, .8, .6, .3]), torch.tensor([True, False, True, True]), 3),
+    (torch.tensor([.2, .9, .5, .7]), torch.tensor([False, True, False, True]), 3),
+    (torch.tensor([.9, .5, .5, .5]), torch.tensor([True, True, False, False]), 2),
+    (torch.tensor([.9, .8, .7, .6, .5]), torch.tensor([True, False, False, False, True]), 4),
+    (torch.tensor([.8, .4]), torch.tensor([False, False]), 2),
+    (torch.tensor([.9, .7, .6, .5]), torch.tensor([True, False, False, True]), 2),
+    *(((_lot(40, 1, s)[:, 0] * 50).round() / 50, _lot(40, 1, s + 9)[:, 0] < .4, 20)
+      for s in range(4))], mistakes={
     'The scores come in any order: sort them first, and the hits with them.': dict(order=False),
     'That is where precision is best. F1 asks for recall, too.': dict(by='precision'),
-    'That is where recall is best: showing more never lowers it. F1 asks for precision, too.': dict(by='recall'),
+    'That is where recall is best: showing more never lowers it. F1 asks for precision, too.':
+        dict(by='recall'),
     'That is where precision times recall is largest: F1 divides by their sum.': dict(by='product'),
     'Of several that are equally good the highest score is wanted.': dict(last=True),
-    'Detections of equal score are shown together: count them all before you ask.': dict(alone=True)})
+    'Detections of equal score are shown together: count them all before you ask.':
+        dict(alone=True)})
 
 # %% ../nbs/19_exercises.ipynb #error-name
-def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'), swap=False, strict=False, faint=True):
+def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
+                swap=False, strict=False, faint=True):
     "The type of a false detection."
-    near = lambda v, t: v > t if strict else v >= t
-    tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf), 'duplicate': near(same, tf), 'both': near(other, tb)}
+    def near(v, t):
+        return v > t if strict else v >= t
+    tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf),
+             'duplicate': near(same, tf), 'both': near(other, tb)}
     name = next((t for t in ask if tests[t]), 'background')
-    if name == 'both' and not faint: name = 'background'
+    if name == 'both' and not faint:
+        name = 'background'
     return {'location': 'class', 'class': 'location'}.get(name, name) if swap else name
 
 EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in (
-    (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1), (.5, 0.), (0., .5), (.05, .05), (.2, .3))], mistakes={
-    'Location and class have changed places: the right class in the wrong place is a location error.': dict(swap=True),
-    'Location is asked before class: a box that overlaps an object of its own class somewhat needs only to be moved.':
+    (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1),
+    (.5, 0.), (0., .5), (.05, .05), (.2, .3))], mistakes={
+    'Location and class have changed places: the right class in the wrong place is a location '
+    'error.': dict(swap=True),
+    'Location is asked before class: a box that overlaps an object of its own class somewhat needs '
+    'only to be moved.':
         dict(ask=('class', 'location', 'duplicate', 'both')),
-    'Class is asked before duplicate: a box that lies well on an object of another class, too, gets the other name.':
+    'Class is asked before duplicate: a box that lies well on an object of another class, too, '
+    'gets the other name.':
         dict(ask=('location', 'duplicate', 'class', 'both')),
     'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.': dict(strict=True),
-    'A box that overlaps another class by tb or more is no background: it is wrong in both ways.': dict(faint=False)})
+    'A box that overlaps another class by tb or more is no background: it is wrong in both ways.':
+        dict(faint=False)})
 
 # %% ../nbs/19_exercises.ipynb #rates
 def _rates(matrix, swap=False, nowhere=True, lost=True, empty=math.nan, square=False):
@@ -943,119 +1294,215 @@ def _rates(matrix, swap=False, nowhere=True, lost=True, empty=math.nan, square=F
     return torch.tensor(both[::-1] if swap else both)
 
 EXERCISES['09b_rates'] = Exercise(_rates, cases=lambda: [
-    (torch.tensor([[3, 1], [1, 0]]),), (torch.tensor([[4, 1, 3], [0, 2, 2], [4, 0, 0]]),), (torch.tensor([[2, 0, 0], [0, 0, 0], [1, 3, 0]]),),
+    (torch.tensor([[3, 1], [1, 0]]),), (torch.tensor([[4, 1, 3], [0, 2, 2], [4, 0, 0]]),),
+    (torch.tensor([[2, 0, 0], [0, 0, 0], [1, 3, 0]]),),
     (torch.tensor([[1, 2, 0, 1], [0, 5, 0, 0], [1, 0, 0, 3], [2, 1, 0, 0]]),)], mistakes={
-    'Precision and recall have changed places: precision asks a column, what was said; recall a row, what is there.': dict(swap=True),
-    'What was said where nothing is counts against precision: the last row belongs to the column sums.': dict(nowhere=False),
-    'What was not found counts against recall: the last column belongs to the row sums.': dict(lost=False),
-    'A class that was never said has no precision, and one that is never there no recall: nan, not 0.': dict(empty=0.),
+    'Precision and recall have changed places: precision asks a column, what was said; recall a '
+    'row, what is there.': dict(swap=True),
+    'What was said where nothing is counts against precision: the last row belongs to the column '
+    'sums.': dict(nowhere=False),
+    'What was not found counts against recall: the last column belongs to the row sums.':
+        dict(lost=False),
+    'A class that was never said has no precision, and one that is never there no recall: nan, not '
+    '0.': dict(empty=0.),
     'Background is no class: the answer has a column less than the matrix.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #even-ece
 def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False):
     "Calibration error over bins with equally many detections."
     s, h = scores.tolist(), [float(x) for x in hits.tolist()]
-    if sort: s, h = sorted(s), [y for _, y in sorted(zip(s, h), key=lambda r: r[0])] if sort == 'both' else h
+    if sort:
+        if sort == 'both':
+            h = [y for _, y in sorted(zip(s, h), key=lambda r: r[0])]
+        s = sorted(s)
     n = len(s) // bins
     cut = [(s[k*n:(k + 1)*n], h[k*n:(k + 1)*n]) for k in range(bins)]
-    if width: cut = [([x for x in s if b < x * bins <= b + 1], [y for x, y in zip(s, h) if b < x * bins <= b + 1]) for b in range(bins)]
+    if width:
+        cut = [([x for x in s if b < x * bins <= b + 1],
+                [y for x, y in zip(s, h) if b < x * bins <= b + 1]) for b in range(bins)]
     gaps = [(sum(x - y for x, y in zip(a, b)), len(a)) for a, b in cut if a]
-    if gap == 'each': return sum(abs(x - y) for x, y in zip(s, h)) / len(s)
+    if gap == 'each':
+        return sum(abs(x - y) for x, y in zip(s, h)) / len(s)
     return sum(abs(g) if size else g for g, _ in gaps) / len(s)
 
 EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
-    (torch.tensor([.2, .9, .4, .7]), torch.tensor([False, True, True, True]), 2), (torch.tensor([.9, .1, .8, .2]), torch.tensor([False, True, False, True]), 2),
+    (torch.tensor([.2, .9, .4, .7]), torch.tensor([False, True, True, True]), 2),
+    (torch.tensor([.9, .1, .8, .2]), torch.tensor([False, True, False, True]), 2),
     *((_lot(20, 1, s)[:, 0]**2, _lot(20, 1, s + 5)[:, 0] < .5, 5) for s in range(4))], mistakes={
     'Sort before you cut: a bin holds detections of like scores.': dict(sort=None),
     'The hits must be sorted along with the scores: one order for both.': dict(sort='scores'),
-    'Compare the mean score of a bin with its share of hits; you compare detection by detection.': dict(gap='each'),
-    'A bin that says too much does not make up for one that says too little: take the absolute value of each gap.': dict(size=False),
+    'Compare the mean score of a bin with its share of hits; you compare detection by detection.':
+        dict(gap='each'),
+    'A bin that says too much does not make up for one that says too little: take the absolute '
+    'value of each gap.': dict(size=False),
     'These are bins of equal width. Here each bin has equally many detections.': dict(width=True)})
 
 # %% ../nbs/19_exercises.ipynb #layer
 def _layer_map(a, g, weigh='cell', cut='gradient', end=True, scaled=True, safe=True):
-    "LayerCAM of one picture, largest heat 1."
-    g = g if weigh == 'cell' else g.mean((1, 2), keepdim=True) if weigh == 'mean' else torch.ones_like(g)
+    "LayerCAM of one image, largest heat 1."
+    g = (g if weigh == 'cell' else g.mean((1, 2), keepdim=True) if weigh == 'mean'
+         else torch.ones_like(g))
     g = {'gradient': g.clamp(min=0), 'product': g, 'abs': g.abs(), 'no': g}[cut]
     heat = (g * a).clamp(min=0).sum(0) if cut == 'product' else (g * a).sum(0)
-    if end: heat = heat.clamp(min=0)
+    if end:
+        heat = heat.clamp(min=0)
     return heat / heat.max().clamp(min=1e-7 if safe else 0) if scaled else heat
 
 EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
-    (torch.tensor([[[1., 2]], [[3, 1]]]), torch.tensor([[[2., 0]], [[-1, 1]]])), (torch.tensor([[[-2., 1]], [[1, 4]]]), torch.tensor([[[-1., 1]], [[-2, .5]]])),
-    (torch.tensor([[[-1., 2]]]), torch.tensor([[[3., 1]]])), (torch.tensor([[[1., 2]]]), torch.tensor([[[-1., -2]]])),
-    *((torch.randn(2, 3, 4, generator=(g := torch.Generator().manual_seed(n))), torch.randn(2, 3, 4, generator=g)) for n in (0, 1))], mistakes={
-    'One weight a channel, the mean of its gradient: that is Grad-CAM. LayerCAM weighs each cell by its own gradient.': dict(weigh='mean', cut='no'),
-    'The gradient is cut at zero *before* it meets the channel; where it is negative, the cell adds nothing.': dict(cut='no'),
-    'You cut the product. Cut the gradient: where both are negative the product is positive, and speaks for nothing.': dict(cut='product'),
+    (torch.tensor([[[1., 2]], [[3, 1]]]), torch.tensor([[[2., 0]], [[-1, 1]]])),
+    (torch.tensor([[[-2., 1]], [[1, 4]]]), torch.tensor([[[-1., 1]], [[-2, .5]]])),
+    (torch.tensor([[[-1., 2]]]), torch.tensor([[[3., 1]]])),
+    (torch.tensor([[[1., 2]]]), torch.tensor([[[-1., -2]]])),
+    *((torch.randn(2, 3, 4, generator=(g := torch.Generator().manual_seed(n))),
+       torch.randn(2, 3, 4, generator=g)) for n in (0, 1))], mistakes={
+    'One weight a channel, the mean of its gradient: that is Grad-CAM. LayerCAM weighs each cell '
+    'by its own gradient.': dict(weigh='mean', cut='no'),
+    'The gradient is cut at zero *before* it meets the channel; where it is negative, the cell '
+    'adds nothing.': dict(cut='no'),
+    'You cut the product. Cut the gradient: where both are negative the product is positive, and '
+    'speaks for nothing.': dict(cut='product'),
     'A negative gradient is not made positive, it is set to zero.': dict(cut='abs'),
-    'The sum over the channels is cut at zero, too: channels have negative values.': dict(end=False),
+    'The sum over the channels is cut at zero, too: channels have negative values.':
+        dict(end=False),
     'Divide by the largest heat, so that the hottest cell is 1.': dict(scaled=False),
-    'Nothing may be hot at all: then the largest heat is 0, and dividing by it gives nan. Divide by no less than 1e-7.': dict(safe=False)})
+    'Nothing may be hot at all: then the largest heat is 0, and dividing by it gives nan. Divide '
+    'by no less than 1e-7.': dict(safe=False)})
 
 # %% ../nbs/19_exercises.ipynb #why
-def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True, likeliest=False, early=False):
+def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True,
+                likeliest=False, early=False):
     "What was wrong, at the places that should have found an object."
-    if first: raw, iou = raw[:1], iou[:1]
+    if first:
+        raw, iou = raw[:1], iou[:1]
     obj, probs = raw[:, 4:5].sigmoid(), raw[:, 5:].softmax(1)
-    if squash == 'no': obj, probs = raw[:, 4:5], raw[:, 5:]
-    if squash == 'sigmoid': probs = raw[:, 5:].sigmoid()
+    if squash == 'no':
+        obj, probs = raw[:, 4:5], raw[:, 5:]
+    if squash == 'sigmoid':
+        probs = raw[:, 5:].sigmoid()
     scores = {'score': obj * probs, 'objectness': obj.expand_as(probs), 'class': probs}[level]
-    mine, good, other = scores[:, label] > t, iou >= .5, (probs.argmax(1) != label if likeliest else (scores > t).any(1)).any()
-    if early and (scores.argmax(1) != label)[scores.amax(1) > t].any(): return 'class'
-    if (mine & good).any() if same else mine.any() and good.any(): return 'silenced'
+    mine = scores[:, label] > t
+    good = iou >= .5
+    other = (probs.argmax(1) != label if likeliest else (scores > t).any(1)).any()
+    if early and (scores.argmax(1) != label)[scores.amax(1) > t].any():
+        return 'class'
+    if (mine & good).any() if same else mine.any() and good.any():
+        return 'silenced'
     return 'box' if mine.any() else 'class' if other else 'objectness'
 
-def _places(*rows): return torch.cat([torch.zeros(3, 4), torch.tensor(rows)], 1)   # raw predictions (3, 5 + C)
+def _places(*rows):
+    return torch.cat([torch.zeros(3, 4), torch.tensor(rows)], 1)   # raw predictions (3, 5 + C)
 
 EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
-    (_places([-2., 2, 0], [-4, 3, 0], [-5, 3, 0]), torch.tensor([.7, .6, .1]), 0, .25), (_places([2., 3, 0], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.3, .8, .9]), 0, .25),
-    (_places([2., 0, 3], [-4, 0, 2], [-5, 0, 0]), torch.tensor([.7, .6, .1]), 0, .25), (_places([.5, .1, -2], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.8, .2, .1]), 0, .25),
-    (_places([-3., 0, 1], [2, 3, 0], [3, 0, 2]), torch.tensor([.1, .2, .6]), 0, .4), (_places([-4., 0, 3], [-3, 2, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 0, .4),
-    (_places([0., 0, .2], [-3, 1, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 1, .4), (_places([-5., 2, 0], [3, 3, 0], [-5, 1, 0]), torch.tensor([.1, .7, .2]), 0, .4)], mistakes={
-    'These are logits: objectness goes through a sigmoid, the classes through a softmax.': dict(squash='no'),
-    'The classes of this network go through a softmax, not each through a sigmoid.': dict(squash='sigmoid'),
-    'A score is objectness *times* the probability of the class; you look at the objectness alone.': dict(level='objectness'),
-    'A score is *objectness* times the probability of the class; in an empty cell the probability alone means nothing.': dict(level='class'),
-    'Ask all three places: the one with the best shape need not be the one that answers.': dict(first=True),
+    (_places([-2., 2, 0], [-4, 3, 0], [-5, 3, 0]), torch.tensor([.7, .6, .1]), 0, .25),
+    (_places([2., 3, 0], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.3, .8, .9]), 0, .25),
+    (_places([2., 0, 3], [-4, 0, 2], [-5, 0, 0]), torch.tensor([.7, .6, .1]), 0, .25),
+    (_places([.5, .1, -2], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.8, .2, .1]), 0, .25),
+    (_places([-3., 0, 1], [2, 3, 0], [3, 0, 2]), torch.tensor([.1, .2, .6]), 0, .4),
+    (_places([-4., 0, 3], [-3, 2, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 0, .4),
+    (_places([0., 0, .2], [-3, 1, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 1, .4),
+    (_places([-5., 2, 0], [3, 3, 0], [-5, 1, 0]), torch.tensor([.1, .7, .2]), 0, .4)], mistakes={
+    'These are logits: objectness goes through a sigmoid, the classes through a softmax.':
+        dict(squash='no'),
+    'The classes of this network go through a softmax, not each through a sigmoid.':
+        dict(squash='sigmoid'),
+    'A score is objectness *times* the probability of the class; you look at the objectness alone.':
+        dict(level='objectness'),
+    'A score is *objectness* times the probability of the class; in an empty cell the probability '
+    'alone means nothing.': dict(level='class'),
+    'Ask all three places: the one with the best shape need not be the one that answers.':
+        dict(first=True),
     'Score and overlap must be good at the *same* place.': dict(same=False),
-    'The likeliest class may be wrong where nothing is seen at all: `class` needs another class with a *score* above t.': dict(likeliest=True),
-    'Ask for the right class first: if one place scores above t for it, the class is not what was wrong.': dict(early=True)})
+    'The likeliest class may be wrong where nothing is seen at all: `class` needs another class '
+    'with a *score* above t.': dict(likeliest=True),
+    'Ask for the right class first: if one place scores above t for it, the class is not what was '
+    'wrong.': dict(early=True)})
 
 # %% ../nbs/19_exercises.ipynb #cover
 class _Net:
-    "A stand-in for a network: a function of pictures (B, C, H, W) with a name."
-    def __init__(self, says, f): self.says, self.f = says, f
-    def __call__(self, xb): return self.f(xb)
-    def __repr__(self): return self.says
-    def __deepcopy__(self, memo): return self
+    "A stand-in for a network: a function of images (B, C, H, W) with a name."
+    def __init__(self, says, f):
+        self.says, self.f = says, f
+    def __call__(self, xb):
+        return self.f(xb)
+    def __repr__(self):
+        return self.says
+    def __deepcopy__(self, memo):
+        return self
 
 def _occlusion(score, x, patch, by='mean', anew=True, shows='fall', cut=True, turned=False):
-    "How far the score falls when a patch is covered with the picture's mean colour."
-    rows, cols, out, covered = x.shape[1] // patch, x.shape[2] // patch, torch.zeros(x.shape[1] // patch, x.shape[2] // patch), x.clone()
+    "How far the score falls when a patch is covered with the image's mean colour."
+    rows = x.shape[1] // patch
+    cols = x.shape[2] // patch
+    out = torch.zeros(x.shape[1] // patch, x.shape[2] // patch)
+    covered = x.clone()
     for r, c in itertools.product(range(rows), range(cols)):
-        if anew: covered = x.clone()
+        if anew:
+            covered = x.clone()
         part = covered[:, r*patch:(r + 1)*patch, c*patch:(c + 1)*patch]
-        part[:] = {'mean': x.mean((1, 2), keepdim=True), 'black': 0., 'grey': x.mean(), 'own': part.mean((1, 2), keepdim=True)}[by]
+        part[:] = {'mean': x.mean((1, 2), keepdim=True), 'black': 0., 'grey': x.mean(),
+                   'own': part.mean((1, 2), keepdim=True)}[by]
         now, full = score(covered[None])[0], score(x[None])[0]
-        out[r, c] = {'fall': full - now, 'rise': now - full, 'left': now, 'share': (full - now) / full}[shows]
+        out[r, c] = {'fall': full - now, 'rise': now - full, 'left': now,
+                     'share': (full - now) / full}[shows]
     out = out.clamp(min=0) if cut else out
     return out.T if turned else out
 
 EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
-    (_Net('the upper left pixel', lambda xb: xb[:, 0, 0, 0]), torch.tensor([[[6., 1, 0], [1, 2, 2]]]), 1),
-    (_Net('lower right pixel less upper left one', lambda xb: xb[:, 0, -1, -1] - xb[:, 0, 0, 0]), torch.tensor([[[4., 0, 0, 2], [0, 0, 1, 9]]]), 2),
-    (_Net('the sum of the first channel', lambda xb: xb[:, 0].sum((1, 2))), torch.tensor([[[1., 5], [2, 0]], [[4., 2], [0, 8]]]), 1),
-    *((_Net('the largest sum of a column', lambda xb: xb.sum((1, 2)).amax(1)), torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(n)) * 9, 2) for n in (0, 1))], mistakes={
-    'Begin each time with the whole picture: your patches stay covered.': dict(anew=False),
-    'Black is a colour, too, and a network may like it: cover with the mean of the picture.': dict(by='black'),
-    'One mean for each channel: the mean *colour* of the picture.': dict(by='grey'),
-    'You smear each patch with its own mean, so its colour stays: take the mean of the whole picture.': dict(by='own'),
-    'That is the score which is left. The map shows how far it *falls*: high where the patch was needed.': dict(shows='left'),
-    'The sign is turned: the score of the whole picture comes first.': dict(shows='rise'),
+    (_Net('the upper left pixel', lambda xb: xb[:, 0, 0, 0]),
+     torch.tensor([[[6., 1, 0], [1, 2, 2]]]), 1),
+    (_Net('lower right pixel less upper left one', lambda xb: xb[:, 0, -1, -1] - xb[:, 0, 0, 0]),
+     torch.tensor([[[4., 0, 0, 2], [0, 0, 1, 9]]]), 2),
+    (_Net('the sum of the first channel', lambda xb: xb[:, 0].sum((1, 2))),
+     torch.tensor([[[1., 5], [2, 0]], [[4., 2], [0, 8]]]), 1),
+    *((_Net('the largest sum of a column', lambda xb: xb.sum((1, 2)).amax(1)),
+       torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(n)) * 9, 2) for n in (0, 1))],
+                                     mistakes={
+    'Begin each time with the whole image: your patches stay covered.': dict(anew=False),
+    'Black is a colour, too, and a network may like it: cover with the mean of the image.':
+        dict(by='black'),
+    'One mean for each channel: the mean *colour* of the image.': dict(by='grey'),
+    'You smear each patch with its own mean, so its colour stays: take the mean of the whole '
+    'image.': dict(by='own'),
+    'That is the score which is left. The map shows how far it *falls*: high where the patch was '
+    'needed.': dict(shows='left'),
+    'The sign is turned: the score of the whole image comes first.': dict(shows='rise'),
     'The fall itself is asked, not its share of the score.': dict(shows='share'),
     'Where the score rises, the patch spoke against it: cut the map at zero.': dict(cut=False),
     'The map lies on its side: rows go down, and come first.': dict(turned=True)})
+
+# %% ../nbs/19_exercises.ipynb #spy
+def _spied(place, x, swapped=False, late=False, kept=False, graph=False, left=False,
+           careless=False):
+    "What goes into a layer of a small network and comes out of it, and how many hooks are left."
+    weights = [torch.full(shape, i - 1.5) for i, shape in enumerate(((2, 2), (2,), (1, 2), (1,)))]
+    if x.shape[-1] != 2:
+        return {'in': None, 'out': None, 'graph': False, 'a hook is left': left or careless}
+    first = x @ weights[0].T + weights[1]
+    middle = first.relu()
+    last = middle @ weights[2].T + weights[3]
+    went_in, came_out = ((x, first), (first, middle), (middle, last))[place]
+    if late and place == 1:
+        went_in = middle  # overwritten by the layer itself
+    if kept and place == 0:
+        came_out = middle  # overwritten by the next layer
+    if swapped:
+        went_in, came_out = came_out, went_in
+    return {'in': went_in, 'out': came_out, 'graph': graph, 'a hook is left': left}
+
+def _spy_cases():
+    x = torch.tensor([[-1., 2], [3, -3]])
+    return [(2, x), (0, x), (1, x), (1, torch.ones(1, 3))]
+
+EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
+    'First what went in, then what came out.': dict(swapped=True),
+    'A layer that works in place has overwritten its input when a forward hook is called: '
+    'take the input before the layer runs.': dict(late=True),
+    'The next layer works in place and changes the output that you keep: '
+    'keep a copy.': dict(kept=True),
+    'The tensors still belong to a graph: detach them.': dict(graph=True),
+    'A hook is left on the layer: remove it.': dict(left=True),
+    'A hook is left on the layer when the network raises an error: '
+    'remove it whatever happens.': dict(careless=True)})
 
 # %% ../nbs/19_exercises.ipynb #names
 def _free_names(names, fold=True, given=True, first=2, rename_first=False):
@@ -1066,8 +1513,10 @@ def _free_names(names, fold=True, given=True, first=2, rename_first=False):
         n, new = 1, name
         if not given:
             asked[key(name)] = n = asked.get(key(name), 0) + 1
-            if n > 1: new = f'{name}-{n + first - 2}'
-        elif rename_first and sum(key(x) == key(name) for x in names) > 1: n, new = 2, f'{name}-1'
+            if n > 1:
+                new = f'{name}-{n + first - 2}'
+        elif rename_first and sum(key(x) == key(name) for x in names) > 1:
+            n, new = 2, f'{name}-1'
         while given and key(new) in taken:
             n += 1
             new = f'{name}-{n + first - 2 - rename_first}'
@@ -1078,19 +1527,22 @@ def _free_names(names, fold=True, given=True, first=2, rename_first=False):
 EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n in (
     'dog cat', 'dog dog dog', 'dog Dog DOG', 'a a a-2', 'a-2 a a', 'b-2 b B b-3 b')], mistakes={
     'Dog and dog are one name on many disks: compare names in small letters.': dict(fold=False),
-    'A name that you have given out may be wanted later, or the other way round: look whether a name is taken, not how often it was asked for.': dict(given=False),
+    'A name that you have given out may be wanted later, or the other way round: look whether a '
+    'name is taken, not how often it was asked for.': dict(given=False),
     'The second of a name gets -2.': dict(first=1),
     'The first of a name stays as it is.': dict(rename_first=True)})
 
 # %% ../nbs/19_exercises.ipynb #header
 def _darknet_header(data, wide=None, order='little', start=12, at=None):
     "What the first bytes of a weights file say."
-    number = lambda i, n: int.from_bytes(data[i:i + n], order)
+    def number(i, n):
+        return int.from_bytes(data[i:i + n], order)
     major, minor = number(0, 4), number(4, 4)
     n = wide or (8 if 10*major + minor >= 2 else 4)
     return major, minor, number(start, n), at if at else start + n
 
-EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [(b''.join(n.to_bytes(4, 'little') for n in v),) for v in (
+EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
+    (b''.join(n.to_bytes(4, 'little') for n in numbers),) for numbers in (
     (0, 1, 0, 7, 9), (0, 2, 5, 32013312, 0), (0, 2, 0, 0, 1), (1, 0, 3, 5, 6))], mistakes={
     'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
     'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
@@ -1099,23 +1551,30 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [(b''.join(n.to
     'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
 
 # %% ../nbs/19_exercises.ipynb #batches
-def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True, alone=True):
-    "Batches that keep both limits, in the order of the pictures."
+def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True,
+                  alone=True):
+    "Batches that keep both limits, in the order of the images."
     out, part, total = [], [], 0
     for i, size in enumerate(sizes):
-        if not alone and size > pixels: continue
-        full = by_number and len(part) == most or by_pixels and total + (size if early else 0) > pixels
-        if part and full: out, part, total = out + [part], [], 0
+        if not alone and size > pixels:
+            continue
+        full = (by_number and len(part) == most or by_pixels and total
+                + (size if early else 0) > pixels)
+        if part and full:
+            out, part, total = out + [part], [], 0
         part, total = part + [i], total + size
     return out + [part] if part and last else out
 
 EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
-    ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9), ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9),
+    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
     'The last batch is still open when the loop ends: give it too.': dict(last=False),
-    'Ask before you add: with this picture the batch would have too many pixels.': dict(early=False),
-    'A batch has at most `most` pictures.': dict(by_number=False),
-    'A batch has at most `pixels` pixels, unless it is one picture alone.': dict(by_pixels=False),
-    'A picture that is too large for any batch gets one of its own: it must not get lost.': dict(alone=False)})
+    'Ask before you add: with this image the batch would have too many pixels.':
+        dict(early=False),
+    'A batch has at most `most` images.': dict(by_number=False),
+    'A batch has at most `pixels` pixels, unless it is one image alone.': dict(by_pixels=False),
+    'An image that is too large for any batch gets one of its own: it must not get lost.':
+        dict(alone=False)})
 
 # %% ../nbs/19_exercises.ipynb #int8
 def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
@@ -1123,38 +1582,54 @@ def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, i
     w = weight.transpose(0, axis)
     size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
     scale = size/top
-    if guard: scale = scale.where(size != 0, torch.ones_like(scale))
+    if guard:
+        scale = scale.where(size != 0, torch.ones_like(scale))
     q = w/scale.view(-1, 1, 1, 1)
-    q = (q.round() if nearest else q.trunc()).clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    q = q.round() if nearest else q.trunc()
+    q = q.clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
     return q, 1/scale if inverse else scale
 
 EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
-    (torch.tensor([[[[127.]], [[-63.6]]], [[[2.54]], [[-5.08]]]]),), (torch.tensor([[[[1., 2]]], [[[0., 0]]]]),),
-    (torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))*torch.logspace(-2, 1, 8).view(-1, 1, 1, 1),)], mistakes={
+    (torch.tensor([[[[127.]], [[-63.6]]], [[[2.54]], [[-5.08]]]]),),
+    (torch.tensor([[[[1., 2]]], [[[0., 0]]]]),),
+    (torch.randn(8, 4, 3, 3,
+                 generator=torch.Generator().manual_seed(0))*torch.logspace(-2, 1, 8).view(
+                     -1, 1, 1, 1),)], mistakes={
     'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
     'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
-    'Round to the nearest whole number; cutting off costs half a step on average.': dict(nearest=False),
-    'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take 1 there.': dict(guard=False),
-    'The largest weight without its sign: a channel may have its largest below zero.': dict(signed=True),
-    'The scale is what int8 is multiplied by to get the weight back; yours is its inverse.': dict(inverse=True)}, most=40)
+    'Round to the nearest whole number; cutting off costs half a step on average.':
+        dict(nearest=False),
+    'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take '
+    '1 there.': dict(guard=False),
+    'The largest weight without its sign: a channel may have its largest below zero.':
+        dict(signed=True),
+    'The scale is what int8 is multiplied by to get the weight back; yours is its inverse.':
+        dict(inverse=True)}, most=40)
 
 # %% ../nbs/19_exercises.ipynb #app-original
 def _to_original(boxes, shown, original, axes='own', up=True, clip=True, edge=0):
-    "Boxes in the shown picture, in pixels of the original."
+    "Boxes in the shown image, in pixels of the original."
     (sh, sw), (h, w) = shown, original
     x, y = (w/sw, h/sh) if up else (sw/w, sh/h)
     x, y = {'own': (x, y), 'swapped': (y, x), 'width': (x, x)}[axes]
     inside = (lambda v, end: min(max(v, 0), end - edge)) if clip else lambda v, end: v
-    return torch.tensor([[inside(a*x, w), inside(b*y, h), inside(c*x, w), inside(d*y, h)] for a, b, c, d in boxes.tolist()]).reshape(-1, 4)
+    return torch.tensor([[inside(a*x, w), inside(b*y, h), inside(c*x, w), inside(d*y, h)]
+                         for a, b, c, d in boxes.tolist()]).reshape(-1, 4)
 
 EXERCISES['11b_original'] = Exercise(_to_original, cases=lambda: [
-    (torch.tensor([[2., 4, 6, 10]]), (20, 10), (40, 50)), (torch.tensor([[-1., -2, 11, 21]]), (20, 10), (40, 50)),
-    (torch.tensor([[1., 2, 3, 4]]), (10, 10), (5, 5)), (torch.zeros(0, 4), (3, 3), (6, 6)), (_random_boxes(9, 11), (60, 90), (401, 600))], mistakes={
-    'Sizes are (h, w) and boxes are x, y: the shares of the two axes have changed places.': dict(axes='swapped'),
-    'Both axes got the share of the width: rows have their own, original height over shown height.': dict(axes='width'),
-    'The other way round: shown over original is the share that makes a box of the original smaller.': dict(up=False),
-    'A box may stick out of the picture by rounding: clamp it.': dict(clip=False),
-    'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.': dict(edge=1)})
+    (torch.tensor([[2., 4, 6, 10]]), (20, 10), (40, 50)),
+    (torch.tensor([[-1., -2, 11, 21]]), (20, 10), (40, 50)),
+    (torch.tensor([[1., 2, 3, 4]]), (10, 10), (5, 5)), (torch.zeros(0, 4), (3, 3), (6, 6)),
+    (_random_boxes(9, 11), (60, 90), (401, 600))], mistakes={
+    'Sizes are (h, w) and boxes are x, y: the shares of the two axes have changed places.':
+        dict(axes='swapped'),
+    'Both axes got the share of the width: rows have their own, original height over shown height.':
+        dict(axes='width'),
+    'The other way round: shown over original is the share that makes a box of the original '
+    'smaller.': dict(up=False),
+    'A box may stick out of the image by rounding: clamp it.': dict(clip=False),
+    'Edges are continuous: a box may reach to w and h, and not only to w - 1 and h - 1.':
+        dict(edge=1)})
 
 # %% ../nbs/19_exercises.ipynb #app-coco
 def _to_coco(boxes, labels, scores, size=True, centre=False, first=1, swap=False):
@@ -1219,36 +1694,52 @@ def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=Fa
     "The number of the box that was chosen, among new boxes; 0 where it is gone."
     x1, y1, x2, y2 = box.tolist()
     best, found = -1., 0
-    for n, ((a, b, c, d), l) in enumerate(zip(boxes.tolist(), labels.tolist()), base):
+    for n, ((a, b, c, d), kind_of_box) in enumerate(zip(boxes.tolist(), labels.tolist()), base):
         both = max(0, min(x2, c) - max(x1, a))*max(0, min(y2, d) - max(y1, b))
         one, other = (x2 - x1)*(y2 - y1), (c - a)*(d - b)
         share = both/{'iou': one + other - both, 'own': one}[by]
-        if kind and l != label or share < least: continue
-        if share > best and not (first and found): best, found = share, n
+        if kind and kind_of_box != label or share < least:
+            continue
+        if share > best and not (first and found):
+            best, found = share, n
     return found
 
-EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [(torch.tensor(b), l, torch.tensor(bs).reshape(-1, 4), torch.tensor(ls, dtype=torch.int64)) for b, l, bs, ls in (
-    ([0., 0, 10, 10], 3, [[0., 0, 10, 9]], [3]), ([0., 0, 10, 10], 3, [[0., 0, 10, 10], [0., 0, 10, 8]], [4, 3]),
-    ([0., 0, 10, 10], 3, [[0., 0, 10, 4]], [3]), ([0., 0, 10, 10], 3, [[0., 0, 10, 6], [0., 0, 10, 9], [0., 0, 10, 9]], [3, 3, 3]),
-    ([0., 0, 10, 10], 1, [[0., 0, 40, 40]], [1]), ([0., 0, 10, 10], 1, [], []), ([0., 0, 10, 10], 1, [[0., 0, 10, 5]], [1]))], mistakes={
-    'That is a box of another class: only boxes of the class that was chosen count.': dict(kind=False),
+EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [
+    (torch.tensor(box), label, torch.tensor(boxes).reshape(-1, 4),
+     torch.tensor(labels, dtype=torch.int64)) for box, label, boxes, labels in (
+    ([0., 0, 10, 10], 3, [[0., 0, 10, 9]], [3]),
+    ([0., 0, 10, 10], 3, [[0., 0, 10, 10], [0., 0, 10, 8]], [4, 3]),
+    ([0., 0, 10, 10], 3, [[0., 0, 10, 4]], [3]),
+    ([0., 0, 10, 10], 3, [[0., 0, 10, 6], [0., 0, 10, 9], [0., 0, 10, 9]], [3, 3, 3]),
+    ([0., 0, 10, 10], 1, [[0., 0, 40, 40]], [1]), ([0., 0, 10, 10], 1, [], []),
+    ([0., 0, 10, 10], 1, [[0., 0, 10, 5]], [1]))], mistakes={
+    'That is a box of another class: only boxes of the class that was chosen count.':
+        dict(kind=False),
     'Numbers begin with 1 on the page, and with 0 in Python.': dict(base=0),
-    'There must be an IoU of 0.5 at least: otherwise the box is gone, and the answer is 0.': dict(least=1e-9),
-    'That is the first one that overlaps enough; asked for is the one that overlaps most.': dict(first=True),
-    'A large box around everything would always win: divide by the union, not by the area of the chosen box.': dict(by='own')})
+    'There must be an IoU of 0.5 at least: otherwise the box is gone, and the answer is 0.':
+        dict(least=1e-9),
+    'That is the first one that overlaps enough; asked for is the one that overlaps most.':
+        dict(first=True),
+    'A large box around everything would always win: divide by the union, not by the area of the '
+    'chosen box.': dict(by='own')})
 
 # %% ../nbs/19_exercises.ipynb #check-all
 def _exercise_cells(path):
-    "Code between the headings Exercises and Questionnaire; all of it in a notebook that has neither."
-    cells = [(c['cell_type'], ''.join(c['source'])) for c in json.loads(Path(path).read_text(encoding='utf-8'))['cells']]
-    at = lambda title: next((i for i, (kind, text) in enumerate(cells) if kind == 'markdown' and re.search(f'^## {title}', text, re.M)), None)
+    "Code between the headings Exercises and Questionnaire; all of it where there is neither."
+    cells = [(c['cell_type'], ''.join(c['source']))
+             for c in json.loads(Path(path).read_text(encoding='utf-8'))['cells']]
+    def at(title):
+        return next((i for i, (kind, text) in enumerate(cells) if kind == 'markdown'
+                     and re.search(f'^## {title}', text, re.M)), None)
     first, last = at('Exercises'), at('Questionnaire')
     return [text for kind, text in cells[last if first is None else first:last] if kind == 'code']
 
 def _workbench():
     "The names that a cell of a chapter may use."
-    names = {'torch': torch, 'Tensor': Tensor, 'F': torch.nn.functional, 'nn': torch.nn, 'math': math}
-    for module in ('toyvoc', 'data', 'augment', 'boxes', 'anchors', 'model', 'loss', 'lr_finder'): exec(f'from yolov3_nb.{module} import *', names)
+    names = {'torch': torch, 'Tensor': Tensor, 'F': torch.nn.functional, 'nn': torch.nn,
+             'math': math}
+    for module in ('toyvoc', 'data', 'augment', 'boxes', 'anchors', 'model', 'loss', 'lr_finder'):
+        exec(f'from yolov3_nb.{module} import *', names)
     lightning = importlib.import_module('pytorch_lightning')
     return names | {
         'np': importlib.import_module('numpy'),
@@ -1271,10 +1762,13 @@ def check_all(
             space['check'] = note
             text = re.sub(r'^(?=from yolov3_nb\.exercises import|[%!])', '#', text, flags=re.M)
             try:
-                with redirect_stdout(io.StringIO()): exec(compile(text, path.name, 'exec'), space)
+                with redirect_stdout(io.StringIO()):
+                    exec(compile(text, path.name, 'exec'), space)
             except Exception as e:
-                for name in re.findall(r"check\(['\"](\w+)", text): found.setdefault(name, (False, f'its cell cannot be run: {_say(e)}.'))
-        for name in names: found.setdefault(name, (None, f'there is no check of it in {path.name}.'))
+                for name in re.findall(r"check\(['\"](\w+)", text):
+                    found.setdefault(name, (False, f'its cell cannot be run: {_say(e)}.'))
+        for name in names:
+            found.setdefault(name, (None, f'there is no check of it in {path.name}.'))
     return found
 
 # %% ../nbs/19_exercises.ipynb #check-cards
@@ -1302,7 +1796,8 @@ def exercise_cards(
             title = re.search(r'^# (.+)', text)
             if title and not chapter:
                 chapter = f"{path.name.split('_')[0]} {title[1]}"
-            head = re.search(r'^#+ (?:Exercise )?(\d+[a-z]?\.\d+)(?: ·)? (.+?)(?: ★.*)?$', text, re.M)
+            head = re.search(r'^#+ (?:Exercise )?(\d+[a-z]?\.\d+)(?: ·)? (.+?)(?: ★.*)?$', text,
+                             re.M)
             if head:
                 card = f'{head[1]} {head[2]}'
     return cards

@@ -12,6 +12,7 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
 import tempfile
 import unicodedata
@@ -25,9 +26,12 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from .data import EDGE_TOLERANCE
+from .annotations import EDGE_TOLERANCE, flag_at
+from .annotations import text_at as _one
+from .loading import CheckedDataset
 from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits, read_image,
                              read_xml)
+from .loading import other_boxes
 
 # %% ../nbs/12_own_images.ipynb #files
 MAX_FILES = 500_000  # more than any data set that one person labels
@@ -133,6 +137,7 @@ class Found:
     size: tuple|None = None # (h, w) as written in the label file
     shares: bool = False # coordinates are shares of width and height instead of pixels
     viewed: bool = False # coordinates are those of the upright image, whatever `size` says
+    unclear: bool = False # EXIF turns the image, and its labels do not tell which form they count
     said: str = '' # name of the image as written in the label file
     faults: list = field(default_factory=list) # sentences
 
@@ -163,21 +168,6 @@ def _read_text(path, what):
         raise InputError(f'The {what} {path} cannot be read ({reason}): write it again.') from None
 
 # %% ../nbs/12_own_images.ipynb #voc-object
-def _one(node, tag, where):
-    "The text of the one element `tag` of `node`; '' where there is none."
-    found = node.findall(tag)
-    if len(found) > 1:
-        raise InputError(f'{where} has {len(found)} <{tag}>, and only one can be true: '
-                         'remove the others.')
-    return (found[0].text or '').strip() if found else ''
-
-def _flag(node, tag, where):
-    "The 0 or 1 of the element `tag`; a missing one is 0."
-    text = _one(node, tag, where)
-    if text not in ('', '0', '1'):
-        raise InputError(f'{where} has {text[:40]!r} where <{tag}> should be 0 or 1: mend it.')
-    return text == '1'
-
 def _voc_object(node, where):
     "One <object> of VOC as class, 0-based edges and flags."
     name = _one(node, 'name', where)
@@ -189,7 +179,7 @@ def _voc_object(node, where):
     corners = [_number(_one(boxes[0], k, where), where, f'<{k}>')
                for k in ('xmin', 'ymin', 'xmax', 'ymax')]
     x1, y1, x2, y2 = corners
-    flags = _flag(node, 'difficult', where), _flag(node, 'truncated', where)
+    flags = flag_at(node, 'difficult', where), flag_at(node, 'truncated', where)
     return name, (x1 - 1, y1 - 1, x2, y2), *flags, where  # pixels from 1 -> edges from 0
 
 # %% ../nbs/12_own_images.ipynb #read-voc
@@ -773,6 +763,8 @@ def _frame(found, stored, turn):
     upright = stored[::-1] if turn >= 5 else stored
     written = found.size if found.size and min(found.size) > 0 else None
     if found.shares or written in (None, upright):
+        tells = written and stored != upright or found.viewed
+        found.unclear = bool(found.objects) and turn > 1 and not tells
         return upright, 1
     if written != stored:
         (h, w), (real_h, real_w) = written, upright
@@ -908,7 +900,7 @@ def deal(
     return split
 
 # %% ../nbs/12_own_images.ipynb #folder-dataset
-class FolderDataset(torch.utils.data.Dataset):
+class FolderDataset(CheckedDataset):
     "Images and checked targets of one split; an item is `(image (H, W, 3) uint8, target)`."
     def __init__(self,
         ids:list, # one an image, unique
@@ -942,14 +934,6 @@ class FolderDataset(torch.utils.data.Dataset):
             raise InputError(f'{self.paths[i]} has changed since its labels were read: read the '
                              'folder again.')
         return img, self.target(i)
-
-    def faults(self, i):
-        "What is wrong with image `i`, sentences; its labels were checked when they were read."
-        try:
-            self[i]
-        except InputError as e:
-            return [str(e)]
-        return []
 
     def select(self, keep):
         "The same data set with only the images whose numbers are in `keep`."
@@ -1015,7 +999,7 @@ def _choose_classes(reading, wanted):
                              f'{", ".join(map(repr, near))}.')
     return wanted
 
-def _check_all(reading, classes, edge, skip_bad):
+def _check_all(reading, classes, edge, skip_bad, other_classes):
     "Annotation of each image that is sound, as (found, annotation) pairs."
     def header(found):
         try:
@@ -1032,9 +1016,11 @@ def _check_all(reading, classes, edge, skip_bad):
     twice = counts.pop(None, 0)
     if twice:
         reading.notes.append(f'{_plural(twice, "object")} stood there twice and count once')
+    if counts and other_classes == 'refuse':
+        raise InputError(f'The labels hold {other_boxes(counts)}: add these classes, or leave '
+                         "them out with other_classes='ignore' (--other_classes ignore).")
     if counts:
-        said = ', '.join(f'{n} {name}' for name, n in counts.most_common(6))
-        reading.notes.append(f'objects of other classes are ignored: {said}')
+        reading.notes.append(f'left out on purpose: {other_boxes(counts)}')
     return [(f, a) for f, a in pairs if a is not None and not f.faults]
 
 # %% ../nbs/12_own_images.ipynb #make-splits
@@ -1121,6 +1107,7 @@ def from_folder(
     skip_bad:bool=False, # leave out images with a fault instead of refusing; each is in the notes
     background:bool=True, # images without a label file count as background; False: left out
     edge:float=EDGE_TOLERANCE, # how far a box may reach over the edge and is cut there, pixels
+    other_classes:str='ignore', # boxes of a class that `classes` lacks: 'ignore' or 'refuse'
 )->DetectionData:
     "Find out how a folder holds images and labels, and read it. Raises `InputError`."
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
@@ -1128,6 +1115,8 @@ def from_folder(
                          'whose sum is below 1.')
     if not edge >= 0:
         raise InputError(f'edge is {edge}: give a number of pixels, 0 or more.')
+    if other_classes not in ('ignore', 'refuse'):
+        raise InputError(f"other_classes={other_classes!r}: give 'ignore' or 'refuse'.")
     if layout not in (None, *LAYOUTS):
         raise InputError(f"layout is {layout!r}: give 'voc', 'coco' or 'yolo', or leave it out.")
     files, layout = _open_folder(path, layout)
@@ -1135,7 +1124,7 @@ def from_folder(
     if not background:
         reading.found = [f for f in reading.found if f.label]
     classes = _choose_classes(reading, classes)
-    pairs = _check_all(reading, classes, edge, skip_bad)
+    pairs = _check_all(reading, classes, edge, skip_bad, other_classes)
     if not pairs:
         raise InputError(f'{path} has no image with sound labels: {(reading.notes or ["-"])[0]}.')
     _note_images(files, pairs, reading.notes)
@@ -1146,8 +1135,13 @@ def from_folder(
         mine = [i for i, s in enumerate(split) if s == name]
         sets[name] = FolderDataset([ids[i] for i in mine], [pairs[i][0].image for i in mine],
                                    [pairs[i][1] for i in mine], classes) if mine else None
-    return DetectionData(name=files.root.resolve().name or 'mine', layout=reading.words,
+    return DetectionData(name=_name_of_set(files), layout=reading.words,
                          classes=classes, how=how, notes=reading.notes, **sets)
+
+def _name_of_set(files):
+    "The name of the folder; that of the devkit in it, where it holds one that is nobody else's."
+    own = [d.name[3:] for d in _devkits(files) if re.fullmatch(r'VOC(?!\d{4}$).+', d.name)]
+    return own[0] if len(own) == 1 else files.root.resolve().name or 'mine'
 
 def _open_folder(path, layout):
     "The files of a folder, and the layout where a single label file was named."
@@ -1180,6 +1174,10 @@ def _note_images(files, pairs, notes):
     zero = sum(f.size is not None and min(f.size) <= 0 for f, _ in pairs)
     if zero:
         notes.append(f'{_plural(zero, "image")} of size 0 in the labels: their own size was taken')
+    unclear = sum(f.unclear for f, _ in pairs)
+    if unclear:
+        notes.append(f'{_plural(unclear, "image")} turned by EXIF with labels that do not tell '
+                     'which form they count: they are taken to count the image as it is shown')
 
 # %% ../nbs/12_own_images.ipynb #import-folder
 def import_folder(
@@ -1208,7 +1206,13 @@ def import_folder(
         raise InputError(f'{out} cannot be written ({e.strerror or e}): make room, or give another '
                          'folder.') from None
     return [*data.summary().splitlines(), '', f'Written: {out/"VOCdevkit"/f"VOC{year}"}, '
-            f'{_plural(written, "image")}, classes {",".join(data.classes)}.']
+            f'{_plural(written, "image")}.', *_next_steps(out, data.classes)]
+
+def _next_steps(out, classes):
+    "The commands that follow an import."
+    where, names = shlex.quote(str(out)), shlex.quote(','.join(classes))
+    return [f'Look at it:  yolov3_data inspect {where} --classes {names}',
+            f'Train on it: yolov3_train --data {where} --start voc']
 
 def _write_devkit(data, devkit, skip_bad):
     "Write images, annotations and split lists; returns how many images."

@@ -79,7 +79,8 @@ def feature_maps(
     handles = []
     try:
         for name in FEATURES:
-            keep = lambda module, inputs, out, name=name: kept.update({name: out})
+            def keep(module, inputs, out, name=name):
+                kept[name] = out
             handles.append(getattr(model, name).register_forward_hook(keep))
         with eval_mode(model), torch.no_grad(), torch.autocast(xb.device.type, enabled=False):
             preds = model(xb)

@@ -24,7 +24,7 @@ from yolov3_nb.hub import (
 
 # %% ../nbs/05_model.ipynb #ConvBlock
 class ConvBlock(nn.Sequential):
-    "Convolution without bias, batch norm, leaky ReLU: the network's one brick (YOLOv3, table 1)."
+    "Convolution without bias, batch norm, leaky ReLU: the building block (YOLOv3, table 1)."
     def __init__(self,
         ni:int, # channels in
         nf:int, # channels out

@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['DEVICES', 'FORMS', 'choose_device', 'to_device', 'device_name', 'processor_name', 'choose_precision', 'find_weights',
-           'open_weights', 'save_weights', 'check_new', 'write_network']
+           'open_weights', 'save_weights', 'write_network']
 
 # %% ../nbs/22_networks.ipynb #imports-export
 import os
 import platform
 import re
-import tempfile
 from pathlib import Path
 
-from .files import InputError
+from .files import InputError, folder_beside
 
 # %% ../nbs/22_networks.ipynb #choose_device
 DEVICES = 'cpu', 'cuda', 'mps', 'xpu'  # kinds that a network can compute on
@@ -111,7 +110,7 @@ def open_weights(
     name:str, # as `find_weights` takes it, or a weights file of Darknet
 ): # a `YOLOv3`, ready to predict
     "The network that a name means"
-    from yolov3_nb.export import load_darknet
+    from yolov3_nb.darknet import load_darknet
     from yolov3_nb.model import YOLOv3
     if str(name).endswith('.weights'):
         return load_darknet(name)
@@ -128,10 +127,12 @@ def save_weights(
     folder = Path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix='.weights-', dir=folder.parent) as beside:
+        with folder_beside(folder) as beside:
             model.save_pretrained(beside, half=half)
-            folder.mkdir(exist_ok=True)
-            for file in sorted(Path(beside).iterdir()):
+            if not os.path.lexists(folder):
+                beside.rename(folder)
+                return folder
+            for file in sorted(beside.iterdir()):
                 file.replace(folder/file.name)
     except (OSError, ValueError, SafetensorError) as e:
         if isinstance(e, InputError):
@@ -144,7 +145,7 @@ def save_weights(
 # %% ../nbs/22_networks.ipynb #write_network
 FORMS = {'onnx': '.onnx', 'darknet': '.weights', 'folder': '-weights'}  # {form: ending}
 
-def check_new(
+def _check_new(
     *paths:Path,
 ):
     "`InputError` where something is there already"
@@ -162,15 +163,16 @@ def write_network(
     half:bool=False, # folder: store kernels in 16 bits
 )->str: # a sentence about what was written
     "Write a network for other programs"
-    from yolov3_nb.export import export_onnx, save_darknet
+    from yolov3_nb.darknet import save_darknet
+    from yolov3_nb.export import export_onnx
     out, side = Path(out), size or model.image_size
     if form == 'folder':
-        check_new(out)
+        _check_new(out)
         save_weights(model, out, half)
         return (f'{out}: {len(model.class_names)} classes, {model.image_size} pixels; '
                 f'open it with YOLOv3.from_pretrained({str(out)!r}).')
     if form == 'darknet':
-        check_new(out, out.with_suffix('.cfg'))
+        _check_new(out, out.with_suffix('.cfg'))
         cfg = save_darknet(model, out, size=size)
         return (f'{out} and {cfg}: OpenCV reads them with '
                 f'cv2.dnn.readNetFromDarknet({str(cfg)!r}, {str(out)!r}).')

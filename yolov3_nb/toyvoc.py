@@ -6,18 +6,30 @@
 __all__ = ['VOC_CLASSES', 'COURSE_IMAGE', 'TOYVOC_DIGEST', 'draw_figure', 'data_home', 'make_toyvoc', 'toyvoc_digest']
 
 # %% ../nbs/00_toyvoc.ipynb #imports-export
-import colorsys, contextlib, hashlib, json, math, os, random, shutil, subprocess, sys, tempfile
+import colorsys
+import contextlib
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections import namedtuple
 from itertools import accumulate, zip_longest
 from pathlib import Path
-import cv2, numpy as np
+import cv2
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 from .files import InputError, locked, read_json
 
 # %% ../nbs/00_toyvoc.ipynb #voc-classes
-VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow', 'diningtable', 'dog', 'horse',
-               'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+VOC_CLASSES = ('aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair',
+               'cow', 'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep',
+               'sofa', 'train', 'tvmonitor')
 
 # %% ../nbs/00_toyvoc.ipynb #circle-math-cos-math-tau-k-3
 CIRCLE = [(math.cos(math.tau*k/32), math.sin(math.tau*k/32)) for k in range(32)]
@@ -36,9 +48,11 @@ def ring(x, y, r, width):
 # %% ../nbs/00_toyvoc.ipynb #rect
 def rect(x0, y0, x1, y1, r=0):
     "A rectangle, its corners rounded by `r`"
-    if not r: return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    if not r:
+        return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     corners = (x1-r, y1-r), (x0+r, y1-r), (x0+r, y0+r), (x1-r, y0+r)
-    return [(x + r*a, y + r*b) for q,(x,y) in enumerate(corners) for a,b in (CIRCLE + CIRCLE[:1])[8*q:8*q+9:2]]
+    return [(x + r*a, y + r*b) for q,(x,y) in enumerate(corners)
+            for a,b in (CIRCLE + CIRCLE[:1])[8*q:8*q+9:2]]
 
 # %% ../nbs/00_toyvoc.ipynb #spline
 def spline(p0, p1, p2, p3, t):
@@ -56,16 +70,21 @@ def smooth(points, n=6):
 def rope(points, w0, w1=None, n=5):
     "A curve through `points` as thick as `w0` at its start and `w1` at its end, round at both"
     q = [points[0], *points, points[-1]]
-    if len(points) > 2: points = [spline(*q[i:i+4], k/n) for i in range(len(points)-1) for k in range(n)] + [points[-1]]
+    if len(points) > 2:
+        points = ([spline(*q[i:i+4], k/n) for i in range(len(points)-1) for k in range(n)]
+                  + [points[-1]])
     last, w1 = len(points)-1, w0 if w1 is None else w1
     left, right = [], []
     for i,(x,y) in enumerate(points):
         (ax, ay), (bx, by) = points[max(i-1, 0)], points[min(i+1, last)]
         d, w = math.hypot(bx-ax, by-ay) or 1, (w0 + (w1-w0)*i/last)/2
         ux, uy = (bx-ax)/d*w, (by-ay)/d*w
-        left.append((x+uy, y-ux)); right.append((x-uy, y+ux))
-        if i == last: left += [(x + uy*c + ux*s, y - ux*c + uy*s) for c,s in CIRCLE[2:16:2]]
-        if i == 0: start = [(x - uy*c - ux*s, y + ux*c - uy*s) for c,s in CIRCLE[2:16:2]]
+        left.append((x+uy, y-ux))
+        right.append((x-uy, y+ux))
+        if i == last:
+            left += [(x + uy*c + ux*s, y - ux*c + uy*s) for c,s in CIRCLE[2:16:2]]
+        if i == 0:
+            start = [(x - uy*c - ux*s, y + ux*c - uy*s) for c,s in CIRCLE[2:16:2]]
     return left + right[::-1] + start
 
 # %% ../nbs/00_toyvoc.ipynb #tip
@@ -75,13 +94,16 @@ def tip(x, y, length, angle):
 
 # %% ../nbs/00_toyvoc.ipynb #pose
 def pose(figure, size, x=0, y=0, tilt=0, flip=False, stretch=1):
-    "The figure turned, its longer side `size` pixels and its middle at (x, y): parts with whole-pixel contours"
-    f, c, s = (-stretch if flip else stretch), math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
+    "The figure turned, `size` pixels long, its middle at (x, y): parts with whole-pixel contours"
+    f = -stretch if flip else stretch
+    c = math.cos(math.radians(tilt))
+    s = math.sin(math.radians(tilt))
     contours = [contour for _,*contours in figure for contour in contours]
     a, b = np.array([p for contour in contours for p in contour], np.float64).T
     turned = np.stack([f*a*c - b*s, f*a*s + b*c], 1)
     low, high = turned.min(0), turned.max(0)
-    pixels = np.rint((turned - (high + low)/2)*((size - 1)/(high - low).max()) + (x, y)).astype(np.int32)
+    pixels = np.rint((turned - (high + low)/2)*((size - 1)/(high - low).max())
+                     + (x, y)).astype(np.int32)
     ends = list(accumulate(map(len, contours)))
     pieces = (pixels[i:j] for i,j in zip([0, *ends], ends))
     return [(color, [next(pieces) for _ in contours]) for color,*contours in figure]
@@ -100,7 +122,8 @@ def extent(parts):
 # %% ../nbs/00_toyvoc.ipynb #stamp
 def stamp(img, parts, value=None):
     "Fill the parts, in their order, into `img`: in their colours, or all with `value`"
-    for color,contours in parts: cv2.fillPoly(img, contours, color if value is None else value, lineType=cv2.LINE_8)
+    for color,contours in parts:
+        cv2.fillPoly(img, contours, color if value is None else value, lineType=cv2.LINE_8)
 
 # %% ../nbs/00_toyvoc.ipynb #palette-namedtuple-palette-b
 Palette = namedtuple('Palette', 'body dark light trim ink pale glass skin hair')
@@ -116,28 +139,34 @@ def any_color(r, avoid=(), far=90):
     "A random colour that differs from each in `avoid`"
     for _ in range(30):
         c = hsv(r.random(), r.choice((r.uniform(0, .3), r.uniform(.4, 1))), r.uniform(.25, 1))
-        if all(sum(abs(x-y) for x,y in zip(c, a)) > far for a in avoid): break
+        if all(sum(abs(x-y) for x,y in zip(c, a)) > far for a in avoid):
+            break
     return c
 
 # %% ../nbs/00_toyvoc.ipynb #palette
 def palette(r, behind=(128,128,128)):
     "The colours of one figure: drawn without a look at its class, unlike what is `behind`"
     body = any_color(r, [behind], 150)
-    ink, pale, glass = hsv(r.random(), r.uniform(0, .5), r.uniform(.06, .22)), hsv(r.random(), r.uniform(0, .2), r.uniform(.85, 1)), \
-        hsv(r.random(), r.uniform(.1, .5), r.uniform(.5, 1))
-    if sum(abs(x-y) for x,y in zip(glass, body)) < 120: glass = mix(glass, ink, .7)
+    ink = hsv(r.random(), r.uniform(0, .5), r.uniform(.06, .22))
+    pale = hsv(r.random(), r.uniform(0, .2), r.uniform(.85, 1))
+    glass = hsv(r.random(), r.uniform(.1, .5), r.uniform(.5, 1))
+    if sum(abs(x-y) for x,y in zip(glass, body)) < 120:
+        glass = mix(glass, ink, .7)
     skin = hsv(r.uniform(.04, .09), r.uniform(.25, .6), r.uniform(.35, 1))
-    return Palette(body, mix(body, (0,0,0), .35), mix(body, (255,255,255), .4), any_color(r, [body, behind], 120), ink, pale, glass,
+    return Palette(body, mix(body, (0,0,0), .35), mix(body, (255,255,255), .4),
+                   any_color(r, [body, behind], 120), ink, pale, glass,
                    skin, r.choice((ink, any_color(r, [skin]))))
 
 # %% ../nbs/00_toyvoc.ipynb #legs
 def legs(r, p, xs, top, foot, width, hoof=None, swing=6):
-    "Four legs: the far ones dark, each swung a little; returns those behind the body and those in front of it"
+    "Four legs, each swung a little: those behind the body, which are dark, and those before it"
     def leg(x, color):
         fx = x + r.uniform(-swing, swing)
         kx = (x + fx)/2 + r.uniform(-.4, .4)*swing
-        end = [(hoof, rope([(fx, foot - width*.3), (fx + width*.35, foot - width*.3)], width*1.05))] if hoof else []
-        return [(color, rope([(x, top), (kx, (top + foot)/2), (fx, foot - width*.4)], width*1.3, width*.85)), *end]
+        end = [(hoof, rope([(fx, foot - width*.3), (fx + width*.35, foot - width*.3)],
+                           width*1.05))] if hoof else []
+        return [(color, rope([(x, top), (kx, (top + foot)/2), (fx, foot - width*.4)], width*1.3,
+                             width*.85)), *end]
     a, b = xs
     off = width*.9
     return leg(a + off, p.dark) + leg(b + off, p.dark), leg(a, p.body) + leg(b, p.body)
@@ -150,13 +179,15 @@ def eye(p, x, y, s):
 # %% ../nbs/00_toyvoc.ipynb #cat-head
 def cat_head(r, p, x, y, s):
     "A round face with pointed ears and whiskers"
-    ears = [(c, [(x + k*.92*s*f, y - .2*s), (x + k*.82*s*f, y - (1.4 if f == 1 else 1.15)*s), (x + k*.15*s, y - .7*s*f)])
+    ears = [(c, [(x + k*.92*s*f, y - .2*s), (x + k*.82*s*f, y - (1.4 if f == 1 else 1.15)*s),
+                 (x + k*.15*s, y - .7*s*f)])
             for k in (-1, 1) for c,f in ((p.body, 1), (p.trim, .85))]
     face = [(p.body, disc(x, y, s, s*.85)), (p.light, disc(x, y + .38*s, s*.5, s*.33))]
     eyes = [q for k in (-1, 1) for q in ((p.pale, disc(x + k*.42*s, y - .1*s, s*.23, s*.19)),
                                          (p.ink, disc(x + k*.42*s, y - .1*s, s*.09, s*.18)))]
     nose = [(p.ink, [(x - .15*s, y + .2*s), (x + .15*s, y + .2*s), (x, y + .38*s)])]
-    whiskers = [(p.ink, rope([(x + k*.3*s, y + .38*s), (x + k*1.3*s, y + (.38 + dy)*s)], s*.05)) for k in (-1, 1)
+    whiskers = [(p.ink, rope([(x + k*.3*s, y + .38*s), (x + k*1.3*s, y + (.38 + dy)*s)], s*.05))
+                for k in (-1, 1)
                 for dy in (-.18, .04, .26)]
     return ears + face + eyes + nose + whiskers
 
@@ -171,18 +202,24 @@ def cat(r, p):
     tabby, s = r.random() < .5, r.uniform(14, 18)
     if r.random() < .5:
         w, k = r.uniform(19, 24), r.choice((-1, 1))
-        curl = [(50 + k*w*.6, 92), (50 + k*(w + 12), 88), (50 + k*(w + 14), 66), (50 + k*(w + 6), r.uniform(48, 60))]
+        curl = [(50 + k*w*.6, 92), (50 + k*(w + 12), 88), (50 + k*(w + 14), 66),
+                (50 + k*(w + 6), r.uniform(48, 60))]
         tail = [(p.dark, rope(curl, 8, 5))]
-        body = [(p.body, smooth([(50, 36), (50 + w*.65, 50), (50 + w, 80), (50 + w*.8, 97), (50 - w*.8, 97), (50 - w, 80),
-                                 (50 - w*.65, 50)])),
+        body = [(p.body, smooth([(50, 36), (50 + w*.65, 50), (50 + w, 80), (50 + w*.8, 97),
+                                 (50 - w*.8, 97), (50 - w, 80), (50 - w*.65, 50)])),
                 (p.light, disc(50, 58, w*.42, 13))]
         paws = [(p.dark, rope([(50 + d, 66), (50 + d, 92)], 1)) for d in (-8, 0, 8)] \
             + [(p.light, disc(50 + d, 95, 7, 4.5)) for d in (-7, 7)]
-        return tail + body + (stripes(p, (50 - w*.8, 50 + w*.55), 70, 74, 5) if tabby else []) + paws + cat_head(r, p, 50, 27, s)
+        return (tail + body + (stripes(p, (50 - w*.8, 50 + w*.55), 70, 74, 5) if tabby else [])
+                + paws + cat_head(r, p, 50, 27, s))
     far, near = legs(r, p, (27, 66), 62, 95, 7, swing=7)
-    tail = [(p.dark, rope([(22, 54), (8, 44), (r.uniform(4, 14), 26), (r.uniform(0, 22), 10)], 7, 4.5))]
-    body = [(p.body, smooth([(18, 56), (30, 49), (50, 51), (70, 48), (79, 56), (74, 70), (50, 68), (26, 71)]))]
-    return tail + far + body + near + (stripes(p, (32, 42, 52, 62), 50, 60, 4) if tabby else []) + cat_head(r, p, 82, r.uniform(38, 52), s)
+    tail = [(p.dark, rope([(22, 54), (8, 44), (r.uniform(4, 14), 26), (r.uniform(0, 22), 10)], 7,
+                          4.5))]
+    body = [(p.body,
+             smooth([(18, 56), (30, 49), (50, 51), (70, 48), (79, 56), (74, 70), (50, 68),
+                     (26, 71)]))]
+    return (tail + far + body + near + (stripes(p, (32, 42, 52, 62), 50, 60, 4) if tabby else [])
+            + cat_head(r, p, 82, r.uniform(38, 52), s))
 
 # %% ../nbs/00_toyvoc.ipynb #dog
 def dog(r, p):
@@ -191,27 +228,34 @@ def dog(r, p):
     if r.random() < .4:
         w, s = r.uniform(18, 23), r.uniform(15, 18)
         body = [(p.dark, rope([(50 + w, 90), (60 + w, 82), (64 + w, r.uniform(62, 74))], 7, 4)),
-                (p.body, smooth([(50, 38), (50 + w*.8, 54), (50 + w, 84), (50 + w*.8, 97), (50 - w*.8, 97), (50 - w, 84),
-                                 (50 - w*.8, 54)])),
+                (p.body, smooth([(50, 38), (50 + w*.8, 54), (50 + w, 84), (50 + w*.8, 97),
+                                 (50 - w*.8, 97), (50 - w, 84), (50 - w*.8, 54)])),
                 (p.light, disc(50, 64, w*.45, 15))]
         paws = [q for d in (-8, 8) for q in ((p.dark, rope([(50 + d, 62), (50 + d, 94)], 12)),
-                                             (p.body, rope([(50 + d, 62), (50 + d, 93)], 10.5)), (p.light, disc(50 + d, 95, 7.5, 4.5)))]
-        ears = [(flap, smooth([(50 + k*s*.55, 10), (50 + k*s*1.15, 14), (50 + k*s*1.5, 38), (50 + k*s*1.1, 46), (50 + k*s*.85, 26)]))
+                                             (p.body, rope([(50 + d, 62), (50 + d, 93)], 10.5)),
+                                             (p.light, disc(50 + d, 95, 7.5, 4.5)))]
+        ears = [(flap, smooth([(50 + k*s*.55, 10), (50 + k*s*1.15, 14), (50 + k*s*1.5, 38),
+                               (50 + k*s*1.1, 46), (50 + k*s*.85, 26)]))
                 for k in (-1, 1)]
-        head = [(p.trim, rope([(42, 45), (58, 45)], 5)), (p.body, disc(50, 24, s, s*1.02)), (p.light, disc(50, 34, s*.6, s*.52))]
-        tongue = [(mix(p.trim, (230, 60, 80), .7), disc(50, 43, s*.2, s*.35))] if r.random() < .6 else []
+        head = [(p.trim, rope([(42, 45), (58, 45)], 5)), (p.body, disc(50, 24, s, s*1.02)),
+                (p.light, disc(50, 34, s*.6, s*.52))]
+        tongue = ([(mix(p.trim, (230, 60, 80), .7), disc(50, 43, s*.2, s*.35))]
+                  if r.random() < .6 else [])
         face = [(p.ink, disc(50 + k*s*.4, 20, s*.15)) for k in (-1, 1)] \
             + [(p.ink, disc(50, 29, s*.27, s*.2)), (p.ink, rope([(50, 30), (50, 38)], 1))]
         return body + paws + head + ears + tongue + face
     far, near = legs(r, p, (26, 64), 58, 96, 8, swing=7)
     tail = [(p.body, rope([(22, 46), (11, 38), (r.uniform(2, 12), r.uniform(18, 30))], 8, 4))]
-    body = [(p.body, smooth([(18, 48), (30, 42), (55, 43), (72, 38), (79, 50), (72, 66), (50, 60), (30, 61), (20, 58)]))]
+    body = [(p.body, smooth([(18, 48), (30, 42), (55, 43), (72, 38), (79, 50), (72, 66), (50, 60),
+                             (30, 61), (20, 58)]))]
     spot = [(p.trim, disc(r.uniform(32, 52), 50, 10, 7))] if patch else []
     y = r.uniform(20, 32)
-    head = [(p.body, rope([(68, 50), (78, y + 4)], 21, 17)), (p.trim, rope([(66, 40), (79, 46)], 5)), (p.body, disc(79, y, 12.5, 11.5)),
+    head = [(p.body, rope([(68, 50), (78, y + 4)], 21, 17)),
+            (p.trim, rope([(66, 40), (79, 46)], 5)), (p.body, disc(79, y, 12.5, 11.5)),
             (p.body, rope([(84, y + 3), (99, y + 6)], 13, 9)), (p.ink, disc(102, y + 3, 4, 3.4)),
             (p.ink, rope([(88, y + 9), (100, y + 9)], 1.2)),
-            (flap, smooth([(70, y - 9), (77, y - 8), (78, y + 8), (73, y + 18), (66, y + 13), (66, y)]))]
+            (flap, smooth([(70, y - 9), (77, y - 8), (78, y + 8), (73, y + 18),
+                           (66, y + 13), (66, y)]))]
     return tail + far + body + spot + near + head + eye(p, 85, y - 3, 2.6)
 
 # %% ../nbs/00_toyvoc.ipynb #horse
@@ -219,17 +263,23 @@ def horse(r, p):
     "A horse: long legs, arched neck with a mane, long tail; at times it grazes"
     mane, lean = r.choice((p.dark, p.trim, p.ink)), r.uniform(.9, 1.1)
     far, near = legs(r, p, (28, 63), 50, 99, 6.5, hoof=p.ink, swing=9)
-    body = [(p.body, smooth([(19, 36), (28, 29), (46, 33), (62, 29), (73, 34), (73, 48), (62, 56), (45, 54), (27, 56), (19, 48)]))]
+    body = [(p.body, smooth([(19, 36), (28, 29), (46, 33), (62, 29), (73, 34), (73, 48), (62, 56),
+                             (45, 54), (27, 56), (19, 48)]))]
     tail = [(mane, rope([(22, 34), (12, 38), (9, 56), (r.uniform(4, 12), 76)], 5, 9))]
     grazes = r.random() < .2
-    nx, ny, hx, hy = (88, 66, 100, 92) if grazes else (80*lean, r.uniform(0, 6), 102*lean, r.uniform(20, 27))
-    neck = [(p.body, rope([(62, 44), ((62 + nx)/2 + 4, (40 + ny)/2 + 2), (nx, ny)], 21 if grazes else 25, 12))]
+    nx, ny, hx, hy = ((88, 66, 100, 92) if grazes
+                      else (80*lean, r.uniform(0, 6), 102*lean, r.uniform(20, 27)))
+    neck = [(p.body, rope([(62, 44), ((62 + nx)/2 + 4, (40 + ny)/2 + 2), (nx, ny)],
+                          21 if grazes else 25, 12))]
     ux, uy = (-5, -8) if not grazes else (7, -8)
-    hair = [(mane, rope([(60, 30), ((60 + nx)/2 + ux*.6, (30 + ny)/2 + uy*.7), (nx + ux*.5, ny + uy*.4)], 8, 7))]
+    hair = [(mane,
+             rope([(60, 30), ((60 + nx)/2 + ux*.6, (30 + ny)/2 + uy*.7), (nx + ux*.5, ny + uy*.4)],
+                  8, 7))]
     ear = [(p.dark, [(nx - 3, ny - 4), (nx + (7 if grazes else -1), ny - 15), (nx + 5, ny - 5)])]
     head = [(p.body, rope([(nx, ny), (hx, hy)], 14.5, 9)), (p.dark, disc(hx, hy, 5, 4.5)),
             (p.ink, disc(nx + (hx - nx)*.28 + 1.5, ny + (hy - ny)*.25 - 1, 1.9))]
-    saddle = [(p.trim, smooth([(38, 30), (54, 29), (55, 40), (46, 46), (38, 41)]))] if r.random() < .3 else []
+    saddle = ([(p.trim, smooth([(38, 30), (54, 29), (55, 40), (46, 46), (38, 41)]))]
+              if r.random() < .3 else [])
     return tail + far + body + near + saddle + neck + hair + ear + head
 
 # %% ../nbs/00_toyvoc.ipynb #cow
@@ -238,15 +288,19 @@ def cow(r, p):
     far, near = legs(r, p, (22, 63), 60, 96, 9.5, hoof=p.ink, swing=4)
     tail = [(p.dark, rope([(14, 36), (6, 44), (5, 66)], 3)), (p.ink, disc(5, 70, 3.2, 6))]
     body = [(mix(p.pale, (240, 150, 160), .5), disc(34, 69, 9, 7)),
-            (p.body, smooth([(12, 40), (18, 31), (45, 33), (72, 29), (81, 38), (80, 60), (70, 69), (45, 70), (22, 68), (12, 58)]))]
-    spots = [(p.trim, smooth([tip(x, y, r.uniform(5, 10)*(1.25 if k % 2 else .9), 72*k) for k in range(5)]))
+            (p.body, smooth([(12, 40), (18, 31), (45, 33), (72, 29), (81, 38), (80, 60), (70, 69),
+                             (45, 70), (22, 68), (12, 58)]))]
+    spots = [(p.trim,
+              smooth([tip(x, y, r.uniform(5, 10)*(1.25 if k % 2 else .9), 72*k) for k in range(5)]))
              for x,y in ((25, 44), (44, r.uniform(42, 58)), (64, 45))[:r.randrange(2, 4)]]
     x, y, s = 86, r.uniform(30, 44) if r.random() < .8 else 62, r.uniform(12, 14)
-    horns = [(p.pale, rope([(x + k*s*.5, y - s*.8), (x + k*s*1.05, y - s*1.15), (x + k*s*.95, y - s*1.75)], 5, 2)) for k in (-1, 1)]
+    horns = [(p.pale, rope([(x + k*s*.5, y - s*.8), (x + k*s*1.05, y - s*1.15),
+                            (x + k*s*.95, y - s*1.75)], 5, 2)) for k in (-1, 1)]
     ears = [(p.dark, disc(x + k*s*1.2, y - s*.45, s*.55, s*.27, -20*k)) for k in (-1, 1)]
-    head = [(p.body, smooth([(x - s*.8, y - s*.9), (x + s*.8, y - s*.9), (x + s*.85, y), (x + s*.6, y + s), (x - s*.6, y + s),
-                             (x - s*.85, y)])),
-            (p.trim, smooth([(x - s*.25, y - s*.95), (x + s*.25, y - s*.95), (x + s*.2, y + s*.4), (x - s*.2, y + s*.4)])),
+    head = [(p.body, smooth([(x - s*.8, y - s*.9), (x + s*.8, y - s*.9), (x + s*.85, y),
+                             (x + s*.6, y + s), (x - s*.6, y + s), (x - s*.85, y)])),
+            (p.trim, smooth([(x - s*.25, y - s*.95), (x + s*.25, y - s*.95), (x + s*.2, y + s*.4),
+                             (x - s*.2, y + s*.4)])),
             (mix(p.pale, (240, 170, 170), .4), disc(x, y + s*.85, s*.82, s*.52))]
     face = [(p.ink, disc(x + k*s*.33, y + s*.8, s*.13, s*.17)) for k in (-1, 1)] \
         + [(p.ink, disc(x + k*s*.5, y - s*.2, s*.17)) for k in (-1, 1)]
@@ -256,17 +310,23 @@ def cow(r, p):
 def sheep(r, p):
     "A cloud of wool on thin legs, a small bare face with ears that stand aside"
     bare, bumps = r.choice((p.ink, p.trim, p.skin)), r.randrange(10, 14)
-    far, near = legs(r, p._replace(dark=mix(bare, (0,0,0), .3), body=bare), (27, 58), 62, 94, 6, swing=4)
+    far, near = legs(r, p._replace(dark=mix(bare, (0,0,0), .3), body=bare), (27, 58), 62,
+                     94, 6, swing=4)
     rx, ry = r.uniform(29, 34), r.uniform(19, 24)
-    edge = [(44 + rx*math.cos(math.tau*k/bumps), 48 + ry*math.sin(math.tau*k/bumps)) for k in range(bumps)]
-    wool = [(p.dark, disc(x, y + 2, 10.5)) for x,y in edge] + [(p.body, disc(x, y, 10)) for x,y in edge] + [(p.body, disc(44, 48, rx, ry))]
+    edge = [(44 + rx*math.cos(math.tau*k/bumps), 48 + ry*math.sin(math.tau*k/bumps))
+            for k in range(bumps)]
+    wool = ([(p.dark, disc(x, y + 2, 10.5)) for x,y in edge]
+            + [(p.body, disc(x, y, 10)) for x,y in edge] + [(p.body, disc(44, 48, rx, ry))])
     curls = [(p.light, *ring(x + r.uniform(-3, 3), y, 4, 1.5))
-             for x,y in ((28, 42), (42, 54), (54, 40), (36, 58), (60, 54), (42, 38))[:r.randrange(3, 7)]]
+             for x,y in ((28, 42), (42, 54), (54, 40), (36, 58), (60, 54),
+                         (42, 38))[:r.randrange(3, 7)]]
     x, y = 82, r.uniform(34, 46) if r.random() < .75 else 66
     ears = [(mix(bare, (0,0,0), .25), disc(x + k*10, y - 3, 8, 3.6, 22*k)) for k in (-1, 1)]
-    head = [(bare, smooth([(x - 8, y - 8), (x + 8, y - 8), (x + 9, y + 4), (x + 5, y + 15), (x - 5, y + 15), (x - 9, y + 4)]))]
+    head = [(bare, smooth([(x - 8, y - 8), (x + 8, y - 8), (x + 9, y + 4), (x + 5, y + 15),
+                           (x - 5, y + 15), (x - 9, y + 4)]))]
     tuft = [(p.body, disc(x + d, y - 9 - h, 5.5)) for d,h in ((-7, 0), (0, 3), (7, 0))]
-    dots = [(p.pale, disc(x + k*4, y + 1, 2.2)) for k in (-1, 1)] + [(p.ink, disc(x + k*4, y + 1, 1.2)) for k in (-1, 1)]
+    dots = ([(p.pale, disc(x + k*4, y + 1, 2.2)) for k in (-1, 1)]
+            + [(p.ink, disc(x + k*4, y + 1, 1.2)) for k in (-1, 1)])
     return far + near + [(p.body, disc(11, 44, 6, 8))] + wool + curls + ears + head + tuft + dots
 
 # %% ../nbs/00_toyvoc.ipynb #bird
@@ -275,39 +335,56 @@ def bird(r, p):
     beak = r.choice((p.trim, p.ink, p.pale))
     if r.random() < .5:
         fat, tall = r.uniform(17, 22), r.uniform(10, 20)
-        feet = [(p.ink, rope([(x, 70), (x + 2, 80 + tall), (x + 9, 82 + tall)], 2)) for x in (44, 54)]
-        tail = [(p.dark, [(30, 54), (r.uniform(-4, 6), r.uniform(58, 72)), (r.uniform(6, 12), r.uniform(74, 80)), (36, 68)])]
-        body = [(p.body, smooth([(24, 60), (42, 44), (64, 34), (76, 46), (70, 66), (52, 60 + fat), (32, 70)])), (p.body, disc(70, 32, 14)),
+        feet = [(p.ink, rope([(x, 70), (x + 2, 80 + tall), (x + 9, 82 + tall)], 2))
+                for x in (44, 54)]
+        tail = [(p.dark, [(30, 54), (r.uniform(-4, 6), r.uniform(58, 72)),
+                          (r.uniform(6, 12), r.uniform(74, 80)), (36, 68)])]
+        body = [(p.body, smooth([(24, 60), (42, 44), (64, 34), (76, 46), (70, 66), (52, 60 + fat),
+                                 (32, 70)])), (p.body, disc(70, 32, 14)),
                 (p.light, smooth([(62, 48), (74, 48), (68, 66), (54, 56 + fat), (46, 70)]))]
         wing = [(p.dark, smooth([(58, 50), (50, 68), (30, 72), (14, 66), (36, 52)]))]
-        return feet + tail + body + wing + [(beak, [(80, 26), (80, 37), (r.uniform(94, 104), 34)])] + eye(p, 74, 29, 3.6)
+        return (feet + tail + body + wing + [(beak, [(80, 26), (80, 37), (r.uniform(94, 104), 34)])]
+                + eye(p, 74, 29, 3.6))
     up, sweep = r.uniform(34, 48), r.uniform(-14, 8)
-    far = [(p.dark, smooth([(50, 52), (56 + sweep, 40 - up*.6), (70 + sweep, 28 - up), (70, 30), (66, 52)]))]
+    far = [(p.dark,
+            smooth([(50, 52), (56 + sweep, 40 - up*.6), (70 + sweep, 28 - up), (70, 30),
+                    (66, 52)]))]
     body = [(p.dark, [(26, 50), (2, r.uniform(42, 50)), (4, r.uniform(58, 66)), (28, 60)]),
-            (p.body, smooth([(20, 54), (46, 44), (76, 46), (86, 54), (70, 66), (42, 66)])), (p.body, disc(83, 48, 10)),
+            (p.body, smooth([(20, 54), (46, 44), (76, 46), (86, 54), (70, 66), (42, 66)])),
+            (p.body, disc(83, 48, 10)),
             (p.light, disc(60, 62, 18, 4.5, -6))]
-    near = [(p.trim, smooth([(42, 52), (26 + sweep, 42 - up*.6), (30 + sweep, 24 - up), (46, 22), (60, 40), (64, 54)]))]
+    near = [(p.trim, smooth([(42, 52), (26 + sweep, 42 - up*.6), (30 + sweep, 24 - up), (46, 22),
+                             (60, 40), (64, 54)]))]
     return far + body + near + [(beak, [(91, 44), (91, 52), (105, 51)])] + eye(p, 86, 46, 2.6)
 
 # %% ../nbs/00_toyvoc.ipynb #arm
 def arm(p, x, y, side, a, b, sleeve, length, w):
     "An arm from the shoulder: upper and lower angle from straight down, outward"
-    elbow = tip(x, y, length*.5, side*a); hand = tip(*elbow, length*.45, side*b)
-    return [(p.skin, rope([elbow, hand], w*.85, w*.65)), (sleeve, rope([(x, y), elbow], w*1.1, w*.9)),
-            *([(sleeve, rope([elbow, tip(*elbow, length*.3, side*b)], w*.9, w*.85))] if sleeve == p.dark else []),
+    elbow = tip(x, y, length*.5, side*a)
+    hand = tip(*elbow, length*.45, side*b)
+    return [(p.skin, rope([elbow, hand], w*.85, w*.65)),
+            (sleeve, rope([(x, y), elbow], w*1.1, w*.9)),
+            *([(sleeve, rope([elbow, tip(*elbow, length*.3, side*b)], w*.9, w*.85))]
+              if sleeve == p.dark else []),
             (p.skin, disc(*hand, w*.55))]
 
 # %% ../nbs/00_toyvoc.ipynb #head
 def head(r, p, x, y, s):
     "A head from the front: hair, face, at times a hat"
     long, hat = r.random() < .45, r.random() < .2
-    back = [(p.hair, rect(x - s*1.12, y - s*.7, x + s*1.12, y + s*r.uniform(1, 1.7), s*.5))] if long else []
-    face = [(p.hair, disc(x, y - s*.18, s*1.08, s*1.02)), (p.skin, disc(x, y + s*.08, s*.86, s*.95))]
-    fringe = [(p.hair, smooth([(x - s*.95, y - s*.1), (x - s*.8, y - s*.95), (x, y - s*1.2), (x + s*.8, y - s*.95),
-                               (x + s*.95, y - s*.1), (x + r.uniform(-.4, .4)*s, y - s*.45)]))]
-    eyes = [(p.ink, disc(x + k*s*.34, y + s*.05, s*.11, s*.13)) for k in (-1, 1)] \
-        + [(mix(p.skin, p.ink, .5), rope([(x - s*.25, y + s*.5), (x, y + s*.58), (x + s*.25, y + s*.5)], s*.1))]
-    cap = [(p.trim, smooth([(x - s, y - s*.45), (x - s*.8, y - s*1.2), (x, y - s*1.45), (x + s*.8, y - s*1.2), (x + s, y - s*.45)])),
+    back = ([(p.hair, rect(x - s*1.12, y - s*.7, x + s*1.12, y + s*r.uniform(1, 1.7), s*.5))]
+            if long else [])
+    face = [(p.hair, disc(x, y - s*.18, s*1.08, s*1.02)),
+            (p.skin, disc(x, y + s*.08, s*.86, s*.95))]
+    fringe = [(p.hair,
+               smooth([(x - s*.95, y - s*.1), (x - s*.8, y - s*.95), (x, y - s*1.2),
+                       (x + s*.8, y - s*.95),
+                       (x + s*.95, y - s*.1), (x + r.uniform(-.4, .4)*s, y - s*.45)]))]
+    eyes = ([(p.ink, disc(x + k*s*.34, y + s*.05, s*.11, s*.13)) for k in (-1, 1)]
+            + [(mix(p.skin, p.ink, .5),
+                rope([(x - s*.25, y + s*.5), (x, y + s*.58), (x + s*.25, y + s*.5)], s*.1))])
+    cap = [(p.trim, smooth([(x - s, y - s*.45), (x - s*.8, y - s*1.2), (x, y - s*1.45),
+                            (x + s*.8, y - s*1.2), (x + s, y - s*.45)])),
            (p.trim, rope([(x - s*1.4, y - s*.45), (x + s*1.4, y - s*.45)], s*.28))]
     return back + face + fringe + eyes + (cap if hat else [])
 
@@ -316,36 +393,50 @@ def bust(r, p):
     "Head and shoulders, as in a portrait"
     w, s = r.uniform(36, 46), r.uniform(17, 22)
     coat = [(p.skin, rope([(50, 40), (50, 66)], s*.9)),
-            (p.body, smooth([(50 - s*.6, 58), (50 - w*.8, 64), (50 - w, 80), (50 - w, 100), (50 + w, 100), (50 + w, 80),
-                             (50 + w*.8, 64), (50 + s*.6, 58)])),
+            (p.body, smooth([(50 - s*.6, 58), (50 - w*.8, 64), (50 - w, 80), (50 - w, 100),
+                             (50 + w, 100), (50 + w, 80), (50 + w*.8, 64), (50 + s*.6, 58)])),
             (p.skin, [(50 - s*.45, 56), (50 + s*.45, 56), (50, 70)])]
-    open_coat = [(p.trim, [(50 - 4, 69), (50 + 4, 69), (50 + 7, 102), (50 - 7, 102)])] if r.random() < .5 \
-        else [(p.dark, rope([(50 + k*w*.62, 80), (50 + k*w*.62, 101)], 1.5)) for k in (-1, 1)]
+    open_coat = ([(p.trim, [(50 - 4, 69), (50 + 4, 69), (50 + 7, 102), (50 - 7, 102)])]
+                 if r.random() < .5
+                 else [(p.dark, rope([(50 + k*w*.62, 80), (50 + k*w*.62, 101)], 1.5))
+                       for k in (-1, 1)])
     return coat + open_coat + head(r, p, 50, 28, s)
 
 # %% ../nbs/00_toyvoc.ipynb #person
 def person(r, p):
     "A person who stands, walks, waves, sits, or of whom only head and shoulders are seen"
     form = r.choice(('stand', 'stand', 'walk', 'walk', 'sit', 'bust'))
-    if form == 'bust': return bust(r, p)
+    if form == 'bust':
+        return bust(r, p)
     s, w, skirt = r.uniform(7.5, 10), r.uniform(9, 12.5), form != 'sit' and r.random() < .3
-    y = 2*s + 4; hip = y + r.uniform(28, 33); leg = r.uniform(40, 46)
+    y = 2*s + 4
+    hip = y + r.uniform(28, 33)
+    leg = r.uniform(40, 46)
     trousers, shoe = (p.skin if skirt else p.trim), r.choice((p.ink, p.dark))
     def limb(x, a, b, color):
-        knee = tip(x, hip, leg*.5, a); foot = tip(*knee, leg*.5, b)
-        return [(color, rope([(x, hip), knee], w*.85, w*.7)), (color, rope([knee, foot], w*.7, w*.55)),
+        knee = tip(x, hip, leg*.5, a)
+        foot = tip(*knee, leg*.5, b)
+        return [(color, rope([(x, hip), knee], w*.85, w*.7)),
+                (color, rope([knee, foot], w*.7, w*.55)),
                 (shoe, rope([(foot[0] - 1, foot[1]), (foot[0] + 5, foot[1])], 5.5))]
     a = r.uniform(3, 9)
-    stride = dict(stand=((-a, -a*.6), (a, a*.6)), walk=((-3*a, -3.6*a), (3*a, a)), sit=((80, -8), (72, 4)))[form]
-    low = [q for k,(u, v) in zip((-1, 1), stride) for q in limb(50 + k*w*.42, u, v, trousers if k > 0 else mix(trousers, (0,0,0), .2))]
+    stride = dict(stand=((-a, -a*.6), (a, a*.6)), walk=((-3*a, -3.6*a), (3*a, a)),
+                  sit=((80, -8), (72, 4)))[form]
+    low = [q for k,(u, v) in zip((-1, 1), stride)
+           for q in limb(50 + k*w*.42, u, v, trousers if k > 0 else mix(trousers, (0,0,0), .2))]
     trunk = [(p.skin, rope([(50, y - 6), (50, y + 2)], s*.8)),
-             (p.body, smooth([(50 - w, y + 1), (50, y - 1), (50 + w, y + 1), (50 + w*.8, hip - 12), (50 + w*.82, hip + 2),
-                              (50 - w*.82, hip + 2), (50 - w*.8, hip - 12)]))]
-    dress = [(r.choice((p.body, p.trim)), [(50 - w*.8, hip - 8), (50 + w*.8, hip - 8), (50 + w*1.5, hip + 17),
-                                           (50 - w*1.5, hip + 17)])] if skirt else []
-    pose = [r.choice(((14, 8), (22, 10), (45, -40), (35, 70), (125, 165), (150, 170))) for _ in range(2)]
-    if form == 'walk': pose = [(28, 20), (30, 55)]
-    arms = [q for k,(u, v) in zip((-1, 1), pose) for q in arm(p, 50 + k*w*.95, y + 4, k, u + r.uniform(-7, 7), v, p.dark, 38, 7)]
+             (p.body, smooth([(50 - w, y + 1), (50, y - 1), (50 + w, y + 1), (50 + w*.8, hip - 12),
+                              (50 + w*.82, hip + 2), (50 - w*.82, hip + 2),
+                              (50 - w*.8, hip - 12)]))]
+    dress = [(r.choice((p.body, p.trim)),
+              [(50 - w*.8, hip - 8), (50 + w*.8, hip - 8), (50 + w*1.5, hip + 17),
+               (50 - w*1.5, hip + 17)])] if skirt else []
+    pose = [r.choice(((14, 8), (22, 10), (45, -40), (35, 70), (125, 165), (150, 170)))
+            for _ in range(2)]
+    if form == 'walk':
+        pose = [(28, 20), (30, 55)]
+    arms = [q for k,(u, v) in zip((-1, 1), pose)
+            for q in arm(p, 50 + k*w*.95, y + 4, k, u + r.uniform(-7, 7), v, p.dark, 38, 7)]
     return low + trunk + dress + arms + head(r, p, 50, s, s)
 
 # %% ../nbs/00_toyvoc.ipynb #wheel
@@ -357,7 +448,8 @@ def wheel(p, x, y, r):
 def panes(color, x0, x1, y0, y1, n, gap=.25, r=0):
     "A row of `n` windows from x0 to x1"
     step = (x1 - x0)/n
-    return [(color, rect(x0 + step*(k + gap/2), y0, x0 + step*(k + 1 - gap/2), y1, r)) for k in range(n)]
+    return [(color, rect(x0 + step*(k + gap/2), y0, x0 + step*(k + 1 - gap/2), y1, r))
+            for k in range(n)]
 
 # %% ../nbs/00_toyvoc.ipynb #aeroplane
 def aeroplane(r, p):
@@ -367,20 +459,27 @@ def aeroplane(r, p):
         far = [(p.dark, [(46, 48), (66, 48), (44, r.uniform(22, 30)), (36, r.uniform(22, 30))]),
                (p.dark, [(8, 46), (20, 46), (8, 36), (2, 36)])]
         fin = [(p.trim, [(4, 46), (26, 43), (12, r.uniform(18, 24)), (2, r.uniform(18, 24))])]
-        hull = [(p.body, smooth([(0, 44), (14, 50 - h*.8), (80, 50 - h), (94, 48), (101, 54), (92, 58), (76, 50 + h), (30, 50 + h),
-                                 (8, 50)]))]
+        hull = [(p.body, smooth([(0, 44), (14, 50 - h*.8), (80, 50 - h), (94, 48), (101, 54),
+                                 (92, 58), (76, 50 + h), (30, 50 + h), (8, 50)]))]
         wing = [(p.dark, [(40, 54), (62, 54), (36, r.uniform(76, 88)), (26, r.uniform(76, 88))]),
-                (p.ink, rope([(46, 64), (54, 64)], 7)), (p.dark, [(4, 47), (18, 47), (4, 58), (-4, 58)])]
-        return far + fin + hull + panes(p.ink, 24, 82, 46, 49.5, n, .5) \
-            + [(p.glass, [(88, 46), (94, 47.5), (97, 51), (88, 51)]), (p.trim, rope([(16, 53), (88, 53)], 1.6))] + wing
+                (p.ink, rope([(46, 64), (54, 64)], 7)),
+                (p.dark, [(4, 47), (18, 47), (4, 58), (-4, 58)])]
+        return (far + fin + hull + panes(p.ink, 24, 82, 46, 49.5, n, .5)
+                + [(p.glass, [(88, 46), (94, 47.5), (97, 51), (88, 51)]),
+                   (p.trim, rope([(16, 53), (88, 53)], 1.6))] + wing)
     sweep, chord, h = r.uniform(4, 30), r.uniform(13, 19), r.uniform(4.5, 6.5)
-    wings = [(color, [(62, 50), (62 - sweep, 50 + k*46), (62 - sweep - chord*.6, 50 + k*46), (62 - chord - 5, 50)])
+    wings = [(color, [(62, 50), (62 - sweep, 50 + k*46), (62 - sweep - chord*.6, 50 + k*46),
+                      (62 - chord - 5, 50)])
              for k,color in ((-1, p.dark), (1, p.light))]
     tails = [(p.trim, [(16, 50), (6, 50 + k*18), (-1, 50 + k*18), (4, 50)]) for k in (-1, 1)]
-    motors = [(p.ink, rope([(58 - sweep*.4, 50 + k*20), (66 - sweep*.4, 50 + k*20)], 6)) for k in (-1, 1)]
-    hull = [(p.body, smooth([(0, 50), (12, 50 - h*.7), (78, 50 - h), (100, 50), (78, 50 + h), (12, 50 + h*.7)]))]
-    return motors + wings + tails + hull + [(p.glass, [(86, 50 - h*.6), (92, 50 - h*.4), (92, 50 + h*.4), (86, 50 + h*.6)]),
-                                            (p.trim, rope([(2, 50), (20, 50)], 2))]
+    motors = [(p.ink, rope([(58 - sweep*.4, 50 + k*20), (66 - sweep*.4, 50 + k*20)], 6))
+              for k in (-1, 1)]
+    hull = [(p.body,
+             smooth([(0, 50), (12, 50 - h*.7), (78, 50 - h), (100, 50), (78, 50 + h),
+                     (12, 50 + h*.7)]))]
+    nose = [(p.glass, [(86, 50 - h*.6), (92, 50 - h*.4), (92, 50 + h*.4), (86, 50 + h*.6)]),
+            (p.trim, rope([(2, 50), (20, 50)], 2))]
+    return motors + wings + tails + hull + nose
 
 # %% ../nbs/00_toyvoc.ipynb #bicycle
 def bicycle(r, p):
@@ -391,34 +490,48 @@ def bicycle(r, p):
     spin = r.uniform(0, 60)
     wheels = []
     for x in (a, b):
-        spokes = [rope([tip(x, y, R - 3, spin + k*45), tip(x, y, R - 3, spin + 180 + k*45)], .6) for k in range(4)]
-        wheels += [(p.ink, *ring(x, y, R, 3.4)), *((p.pale, q) for q in spokes), (p.ink, disc(x, y, 3))]
-    frame = [(p.body, rope(list(q), tube)) for q in (((a, y), crank), ((a, y), seat), (seat, crank), (crank, front), (seat, front))] \
-        + [(p.dark, rope([(front[0] - 3, 34), (front[0] + 1, 46), (b, y)], tube))]
-    post = [(p.ink, rope([(36, 33), seat], 3)), (p.trim, smooth([(27, 30), (36, 28), (47, 31), (40, 34), (30, 35)]))]
-    bars = [(p.ink, rope([(front[0] - 3, 36), (front[0] - 4, 26), (r.uniform(74, 80), 24), (r.uniform(74, 82), r.uniform(18, 33))], 3.2))]
+        spokes = [rope([tip(x, y, R - 3, spin + k*45), tip(x, y, R - 3, spin + 180 + k*45)], .6)
+                  for k in range(4)]
+        wheels += [(p.ink, *ring(x, y, R, 3.4)), *((p.pale, q) for q in spokes),
+                   (p.ink, disc(x, y, 3))]
+    frame = ([(p.body, rope(list(q), tube))
+              for q in (((a, y), crank), ((a, y), seat), (seat, crank), (crank, front),
+                        (seat, front))]
+             + [(p.dark, rope([(front[0] - 3, 34), (front[0] + 1, 46), (b, y)], tube))])
+    post = [(p.ink, rope([(36, 33), seat], 3)),
+            (p.trim, smooth([(27, 30), (36, 28), (47, 31), (40, 34), (30, 35)]))]
+    bars = [(p.ink, rope([(front[0] - 3, 36), (front[0] - 4, 26), (r.uniform(74, 80), 24),
+                          (r.uniform(74, 82), r.uniform(18, 33))], 3.2))]
     pedals = [tip(*crank, 11, spin*3), tip(*crank, 11, spin*3 + 180)]
     treads = [rope([(x - 3.5, v), (x + 3.5, v)], 3) for x,v in pedals]
-    foot = [(p.trim, *ring(*crank, 6, 2.4)), (p.ink, rope(pedals, 2.4)), *((p.ink, t) for t in treads)]
+    foot = [(p.trim, *ring(*crank, 6, 2.4)), (p.ink, rope(pedals, 2.4)),
+            *((p.ink, t) for t in treads)]
     return wheels + frame + post + bars + foot
 
 # %% ../nbs/00_toyvoc.ipynb #motorbike
 def motorbike(r, p):
     "Two fat wheels, tank, engine, exhaust and a headlamp"
     R, y = r.uniform(17, 20), 74
-    wheels = [q for x in (20, 82) for q in ((p.ink, *ring(x, y, R, 7.5)), (p.pale, *ring(x, y, R - 7.5, 2)), (p.dark, disc(x, y, 5)),
+    wheels = [q for x in (20, 82) for q in ((p.ink, *ring(x, y, R, 7.5)),
+                                            (p.pale, *ring(x, y, R - 7.5, 2)),
+                                            (p.dark, disc(x, y, 5)),
                                             (p.pale, rope([(x - R*.5, y), (x + R*.5, y)], 1.5)),
                                             (p.pale, rope([(x, y - R*.5), (x, y + R*.5)], 1.5)))]
-    guards = [(p.dark, smooth([(82 - R - 1, y - 9), (80, y - R - 6), (82 + R*.9, y - R*.7), (82 + R*.6, y - R*.75), (80, y - R - 1)])),
-              (p.dark, smooth([(0, y - 8), (8, y - R - 3), (30, y - R - 5), (36, y - R + 2), (16, y - R)]))]
-    engine = [(p.dark, [(22, y - 2), (44, 50), (66, 50), (60, 78), (36, 80)]), (p.pale, rect(40, 58, 58, 78, 5)),
+    guards = [(p.dark, smooth([(82 - R - 1, y - 9), (80, y - R - 6), (82 + R*.9, y - R*.7),
+                               (82 + R*.6, y - R*.75), (80, y - R - 1)])),
+              (p.dark, smooth([(0, y - 8), (8, y - R - 3), (30, y - R - 5), (36, y - R + 2),
+                               (16, y - R)]))]
+    engine = [(p.dark, [(22, y - 2), (44, 50), (66, 50), (60, 78), (36, 80)]),
+              (p.pale, rect(40, 58, 58, 78, 5)),
               *[(p.ink, rope([(42, v), (56, v)], 1.6)) for v in (62, 66, 70)],
               (p.trim, rope([(52, 76), (40, 82), (2, 78)], 4, 7))]
-    fork = [(p.pale, rope([(66, 34), (82, y)], 5)), (p.ink, rope([(68, 34), (60, 26), (54, 27)], 4))]
+    fork = [(p.pale, rope([(66, 34), (82, y)], 5)),
+            (p.ink, rope([(68, 34), (60, 26), (54, 27)], 4))]
     shell = [(p.body, smooth([(42, 42), (54, 34), (68, 37), (72, 48), (58, 56), (44, 54)])),
              (p.ink, smooth([(8, 44), (14, 40), (30, 44), (44, 42), (46, 52), (26, 55), (12, 52)])),
              (p.body, smooth([(2, 46), (12, 48), (30, 54), (34, 62), (18, 60)]))]
-    lamp = [(p.pale, disc(76, 40, 6)), (p.dark, smooth([(68, 32), (76, 32), (78, 38), (74, 46), (68, 44)]))]
+    lamp = [(p.pale, disc(76, 40, 6)),
+            (p.dark, smooth([(68, 32), (76, 32), (78, 38), (74, 46), (68, 44)]))]
     screen = [(p.glass, [(70, 34), (78, 34), (72, 16), (68, 18)])] if r.random() < .5 else []
     return wheels + engine + fork + guards + shell + screen + lamp
 
@@ -426,20 +539,26 @@ def motorbike(r, p):
 def boat(r, p):
     "A sailing boat, or a motor boat with its cabin"
     keel = r.uniform(88, 96)
-    hull = [(p.body, smooth([(4, 74), (50, 77), (99, 70), (90, 86), (80, keel), (22, keel), (10, 86)], 4)),
+    hull = [(p.body,
+             smooth([(4, 74), (50, 77), (99, 70), (90, 86), (80, keel), (22, keel), (10, 86)], 4)),
             (p.trim, rope([(8, 80), (50, 82.5), (92, 78.5)], 3.5))]
     if r.random() < .55:
         x, top = r.uniform(44, 56), r.uniform(0, 12)
         main, jib = (p.pale, p.light) if r.random() < .5 else (p.light, p.trim)
         sails = [(main, [(x - 3, top + 4), (x - 3, 66), (r.uniform(6, 14), 66)]),
                  (jib, [(x + 4, top + 2), (x + 4, 66), (r.uniform(86, 95), 66)])]
-        bands = [(p.trim, [(x - 3, 50), (x - 3, 58), (x - 33, 58), (x - 28, 50)])] if r.random() < .4 else []
-        return [(p.ink, rope([(x, top), (x, 76)], 3))] + sails + bands + [(p.trim, [(x, top), (x + 12, top + 4), (x, top + 8)]), *hull]
+        bands = ([(p.trim, [(x - 3, 50), (x - 3, 58), (x - 33, 58), (x - 28, 50)])]
+                 if r.random() < .4 else [])
+        return ([(p.ink, rope([(x, top), (x, 76)], 3))] + sails + bands
+                + [(p.trim, [(x, top), (x + 12, top + 4), (x, top + 8)]), *hull])
     a, b, y = r.uniform(22, 30), r.uniform(64, 72), r.uniform(52, 58)
-    cabin = [(p.pale, [(a, 78), (a, y), (b, y), (b + 9, 78)]), (p.dark, rect(a - 4, y - 4, b + 4, y + 1, 2)),
+    cabin = [(p.pale, [(a, 78), (a, y), (b, y), (b + 9, 78)]),
+             (p.dark, rect(a - 4, y - 4, b + 4, y + 1, 2)),
              *panes(p.glass, a + 3, b, y + 5, y + 14, r.randrange(2, 4), .2)]
-    top = [(p.trim, rect(a + 8, y - 20, a + 20, y - 3)), (p.ink, rect(a + 8, y - 24, a + 20, y - 18))] if r.random() < .6 \
-        else [(p.ink, rope([(a + 12, y - 26), (a + 12, y)], 2)), (p.trim, [(a + 12, y - 26), (a, y - 21), (a + 12, y - 16)])]
+    top = ([(p.trim, rect(a + 8, y - 20, a + 20, y - 3)),
+            (p.ink, rect(a + 8, y - 24, a + 20, y - 18))] if r.random() < .6
+           else [(p.ink, rope([(a + 12, y - 26), (a + 12, y)], 2)),
+                 (p.trim, [(a + 12, y - 26), (a, y - 21), (a + 12, y - 16)])])
     return top + cabin + hull + [(p.pale, *ring(82, 79, 3.6, 1.6))]
 
 # %% ../nbs/00_toyvoc.ipynb #bus
@@ -450,14 +569,19 @@ def bus(r, p):
     double = r.random() < .35
     top, n = (18 if double else r.uniform(38, 44)), r.randrange(5, 8)
     box = [(p.body, rect(0, top, 100, 84, 5)), (p.light, rect(4, top, 94, top + 3))]
-    row = lambda y0, y1, x0: panes(p.glass, x0, 84, y0, y1, n, .16, 1.2)
+    def row(y0, y1, x0):
+        return panes(p.glass, x0, 84, y0, y1, n, .16, 1.2)
     y = 50 if double else top + 7
-    windows = (row(25, 38, 4) if double else []) + row(y, y + 14, 17) + [(p.glass, rect(88, y - 1, 100, y + 18, 1.5))]
-    if double: windows += [(p.glass, rect(88, 24, 100, 38, 1.5)), (p.dark, rect(0, 42, 100, 44))]
-    door = [(p.ink, rect(3, y - 2, 15, 82)), (p.glass, rect(4, y - 1, 8.5, 80)), (p.glass, rect(9.5, y - 1, 14, 80))]
+    windows = ((row(25, 38, 4) if double else []) + row(y, y + 14, 17)
+               + [(p.glass, rect(88, y - 1, 100, y + 18, 1.5))])
+    if double:
+        windows += [(p.glass, rect(88, 24, 100, 38, 1.5)), (p.dark, rect(0, 42, 100, 44))]
+    door = [(p.ink, rect(3, y - 2, 15, 82)), (p.glass, rect(4, y - 1, 8.5, 80)),
+            (p.glass, rect(9.5, y - 1, 14, 80))]
     stripe = [(p.trim, rect(0, y + 18, 100, y + 22))]
     lights = [(p.pale, rect(96, 74, 100, 79)), (p.dark, rect(0, 82, 101, 86))]
-    return box + stripe + windows + door + lights + [q for x in (28, 76) for q in [(p.dark, disc(x, 84, 10)), *wheel(p, x, 86, 8.5)]]
+    return (box + stripe + windows + door + lights
+            + [q for x in (28, 76) for q in [(p.dark, disc(x, 84, 10)), *wheel(p, x, 86, 8.5)]])
 
 # %% ../nbs/00_toyvoc.ipynb #bus-front
 def bus_front(r, p):
@@ -469,50 +593,65 @@ def bus_front(r, p):
            *panes(p.pale, a + 14, b - 14, top + 7, top + 10, 6, .4)]
     screen = [(p.glass, rect(a + 4, top + 17, b - 4, 58, 4)), (p.dark, rect(49, top + 17, 51, 58)),
               (p.ink, rope([(40, 58), (30, 44)], 1.3)), (p.ink, rope([(64, 58), (54, 44)], 1.3))]
-    low = [(p.trim, rect(a, 64, b, 68)), *[(p.pale, disc(x, 77, 5)) for x in (a + 9, b - 9)], (p.ink, rect(40, 73, 60, 80, 2)),
+    low = [(p.trim, rect(a, 64, b, 68)), *[(p.pale, disc(x, 77, 5)) for x in (a + 9, b - 9)],
+           (p.ink, rect(40, 73, 60, 80, 2)),
            (p.dark, rect(a, 86, b, 92, 2))]
-    mirrors = [q for k,x in ((-1, a), (1, b)) for q in ((p.ink, rope([(x, top + 14), (x + k*6, top + 20)], 1.8)),
-                                                        (p.ink, rect(x + k*6 - 2.5, top + 20, x + k*6 + 2.5, top + 34, 1.5)))]
+    mirrors = [q for k,x in ((-1, a), (1, b))
+               for q in ((p.ink, rope([(x, top + 14), (x + k*6, top + 20)], 1.8)),
+                         (p.ink, rect(x + k*6 - 2.5, top + 20, x + k*6 + 2.5, top + 34, 1.5)))]
     return tyres + box + screen + low + mirrors
 
 # %% ../nbs/00_toyvoc.ipynb #car
 def car(r, p):
     "A car from the side (saloon or hatchback), or from the front"
-    if r.random() < .35: return car_front(r, p)
-    top, boot, nose = r.uniform(26, 34), r.choice((r.uniform(0, 6), r.uniform(14, 20))), r.uniform(74, 80)
+    if r.random() < .35:
+        return car_front(r, p)
+    top = r.uniform(26, 34)
+    boot = r.choice((r.uniform(0, 6), r.uniform(14, 20)))
+    nose = r.uniform(74, 80)
     a, b = boot + r.uniform(10, 16), nose - r.uniform(12, 20)
-    shell = [(p.body, smooth([(1, 70), (2, 54), (boot + 1, 50), (a, top), ((a + b)/2, top - 2), (b, top), (nose, 50), (94, 54),
-                              (100, 62), (99, 74), (50, 76), (4, 76)], 5))]
+    shell = [(p.body, smooth([(1, 70), (2, 54), (boot + 1, 50), (a, top), ((a + b)/2, top - 2),
+                              (b, top), (nose, 50), (94, 54), (100, 62), (99, 74), (50, 76),
+                              (4, 76)], 5))]
     m = (a + b)/2 + 2
     glass = [(p.glass, [(a + 3, top + 4), (m - 2, top + 3), (m - 2, 48), (boot + 9, 48)]),
              (p.glass, [(m + 2, top + 3), (b - 1, top + 4), (nose - 6, 48), (m + 2, 48)])]
-    lines = [(p.dark, rope([(m, 50), (m, 70)], 1.1)), (p.dark, rope([(m - 10, 54), (m - 5, 54)], 1.8)),
+    lines = [(p.dark, rope([(m, 50), (m, 70)], 1.1)),
+             (p.dark, rope([(m - 10, 54), (m - 5, 54)], 1.8)),
              (p.trim if r.random() < .4 else p.dark, rope([(14, 66), (88, 66)], 2))]
-    lamps = [(p.pale, disc(95, 59, 3.6, 2.8)), (p.trim, rect(1, 54, 5, 60)), (p.dark, rope([(1, 73), (99, 73)], 4))]
-    return shell + glass + lines + lamps + [q for x in (22, 78) for q in [(p.dark, disc(x, 73, 12.5)), *wheel(p, x, 75, 10.5)]]
+    lamps = [(p.pale, disc(95, 59, 3.6, 2.8)), (p.trim, rect(1, 54, 5, 60)),
+             (p.dark, rope([(1, 73), (99, 73)], 4))]
+    return (shell + glass + lines + lamps
+            + [q for x in (22, 78) for q in [(p.dark, disc(x, 73, 12.5)), *wheel(p, x, 75, 10.5)]])
 
 # %% ../nbs/00_toyvoc.ipynb #car-front
 def car_front(r, p):
     "A low wide face with two lamps and a grille"
     top, w = r.uniform(18, 28), r.uniform(18, 24)
     tyres = [(p.ink, rect(x, 76, x + 14, 96, 4)) for x in (10, 76)]
-    cabin = [(p.dark, smooth([(50 - w, top + 2), (50, top - 1), (50 + w, top + 2), (50 + w + 13, 52), (50 - w - 13, 52)], 5)),
-             (p.glass, [(50 - w + 1, top + 5), (50 + w - 1, top + 5), (50 + w + 8, 48), (50 - w - 8, 48)])]
+    cabin = [(p.dark,
+              smooth([(50 - w, top + 2), (50, top - 1), (50 + w, top + 2), (50 + w + 13, 52),
+                      (50 - w - 13, 52)], 5)),
+             (p.glass, [(50 - w + 1, top + 5), (50 + w - 1, top + 5), (50 + w + 8, 48),
+                        (50 - w - 8, 48)])]
     mirrors = [(p.body, disc(50 + k*(w + 19), 46, 6, 4)) for k in (-1, 1)]
-    body = [(p.body, smooth([(6, 62), (14, 51), (50, 48), (86, 51), (94, 62), (94, 86), (6, 86)], 5)),
+    body = [(p.body, smooth([(6, 62), (14, 51), (50, 48), (86, 51), (94, 62), (94, 86), (6, 86)],
+                            5)),
             (p.light, rope([(22, 52), (50, 50), (78, 52)], 2))]
-    face = [(p.pale, disc(k, 64, 8.5, 6)) for k in (18, 82)] \
-        + [(p.ink, rect(33, 60, 67, 70, 3)), (p.dark, rope([(10, 80), (90, 80)], 6)), (p.pale, rect(42, 77, 58, 83))]
+    face = ([(p.pale, disc(k, 64, 8.5, 6)) for k in (18, 82)]
+            + [(p.ink, rect(33, 60, 67, 70, 3)), (p.dark, rope([(10, 80), (90, 80)], 6)),
+               (p.pale, rect(42, 77, 58, 83))])
     return tyres + cabin + mirrors + body + face + [(p.trim, rope([(36, 65), (64, 65)], 1.5))]
 
 # %% ../nbs/00_toyvoc.ipynb #rails
 def rails(p, x0, x1, y):
     "A rail on its sleepers"
-    return [(p.dark, rect(x, y, x + 5, y + 5)) for x in range(int(x0), int(x1) - 4, 9)] + [(p.ink, rect(x0, y, x1, y + 2))]
+    return ([(p.dark, rect(x, y, x + 5, y + 5)) for x in range(int(x0), int(x1) - 4, 9)]
+            + [(p.ink, rect(x0, y, x1, y + 2))])
 
 # %% ../nbs/00_toyvoc.ipynb #train
 def train(r, p):
-    "A steam engine, an express with carriages, or a train that comes towards you, always on its rails"
+    "A steam engine, an express with carriages, or a train that comes towards you, on rails"
     form = r.choice((steam, express, express, train_front))
     return form(r, p)
 
@@ -520,102 +659,140 @@ def train(r, p):
 def steam(r, p):
     "Boiler, chimney, dome and cab over great coupled wheels"
     y, n, h = 80, r.randrange(2, 4), r.uniform(9, 12)
-    boiler = [(p.body, rect(24, 54 - h, 90, 54 + h, 5)), (p.dark, rect(84, 54 - h - 1, 93, 54 + h + 1, 3)),
+    boiler = [(p.body, rect(24, 54 - h, 90, 54 + h, 5)),
+              (p.dark, rect(84, 54 - h - 1, 93, 54 + h + 1, 3)),
               *[(p.trim, rect(x, 54 - h, x + 2.5, 54 + h)) for x in (44, 64)]]
-    chimney = [(p.ink, [(76, 54 - h + 1), (74, 24), (87, 24), (85, 54 - h + 1)]), (p.trim, rect(72, 20, 89, 25, 2)),
+    chimney = [(p.ink, [(76, 54 - h + 1), (74, 24), (87, 24), (85, 54 - h + 1)]),
+               (p.trim, rect(72, 20, 89, 25, 2)),
                (p.trim, smooth([(50, 55 - h), (51, 46 - h), (60, 46 - h), (61, 55 - h)]))]
-    cab = [(p.body, rect(2, 26, 28, 70)), (p.dark, rect(-3, 20, 33, 27, 2)), (p.glass, rect(8, 33, 22, 47, 2)),
+    cab = [(p.body, rect(2, 26, 28, 70)), (p.dark, rect(-3, 20, 33, 27, 2)),
+           (p.glass, rect(8, 33, 22, 47, 2)),
            (p.trim, rect(2, 56, 28, 60))]
-    frame = [(p.dark, rect(2, 66, 94, 74)), (p.trim, [(94, 66), (106, 86), (90, 86)]), (p.pale, disc(95, 52, 4))]
+    frame = [(p.dark, rect(2, 66, 94, 74)), (p.trim, [(94, 66), (106, 86), (90, 86)]),
+             (p.pale, disc(95, 52, 4))]
     big = [q for k in range(n) for q in wheel(p, 18 + k*52/n + 4, y - 2, 12 if n == 2 else 10)]
-    return boiler + chimney + cab + frame + big + wheel(p, 80, y + 3, 6.5) \
-        + [(p.pale, rope([(20, y - 2), (18 + (n - 1)*52/n + 6, y - 2)], 2.6))] + rails(p, -6, 110, 88)
+    return (boiler + chimney + cab + frame + big + wheel(p, 80, y + 3, 6.5)
+            + [(p.pale, rope([(20, y - 2), (18 + (n - 1)*52/n + 6, y - 2)], 2.6))]
+            + rails(p, -6, 110, 88))
 
 # %% ../nbs/00_toyvoc.ipynb #express
 def express(r, p):
     "A long carriage with a slanted nose, coupled to the next one"
-    slant, n, top, end = r.uniform(12, 30), r.randrange(3, 6), r.uniform(34, 42), r.uniform(-34, -16)
+    slant = r.uniform(12, 30)
+    n = r.randrange(3, 6)
+    top = r.uniform(34, 42)
+    end = r.uniform(-34, -16)
     wire = [(p.ink, rope([(30, top), (38, top - 7), (30, top - 13)], 1.8)),
             (p.ink, rope([(22, top - 13), (38, top - 13)], 1.8))] if r.random() < .6 else []
     rear = [(p.dark, rect(end, top + 1, -5, 78, 2)), (p.ink, rect(-6, 64, 2, 74)),
             *panes(p.glass, end + 2, -6, top + 9, top + 21, round(-end/13), .3, 1)]
-    outline = [(0, top), (0, top), (60, top), (100 - slant, top + 1), (110, 66), (111, 76), (106, 79), (0, 79), (0, 79)]
+    outline = [(0, top), (0, top), (60, top), (100 - slant, top + 1), (110, 66), (111, 76),
+               (106, 79), (0, 79), (0, 79)]
     shell = [(p.body, smooth(outline, 5)),
-             (p.ink, [(99 - slant, top + 5), (104 - slant*.5, top + 5 + slant*.45), (106 - slant*.42, 60), (92 - slant, 60)])]
-    sides = [(p.trim, rect(end, 65, 108, 70)), *panes(p.glass, 14, 88 - slant, top + 9, top + 21, n, .3, 1),
+             (p.ink, [(99 - slant, top + 5), (104 - slant*.5, top + 5 + slant*.45),
+                      (106 - slant*.42, 60), (92 - slant, 60)])]
+    sides = [(p.trim, rect(end, 65, 108, 70)),
+             *panes(p.glass, 14, 88 - slant, top + 9, top + 21, n, .3, 1),
              (p.dark, rect(3, top + 7, 10, 76)), (p.pale, disc(106, 72, 2.6))]
     bogies = [q for x in (end + 6, -8, 10, 24, 80, 94) for q in wheel(p, x, 82, 5.4)]
-    return wire + rear + shell + sides + [(p.ink, rect(end + 2, 77, 104, 80))] + bogies + rails(p, end - 4, 116, 86)
+    return (wire + rear + shell + sides + [(p.ink, rect(end + 2, 77, 104, 80))] + bogies
+            + rails(p, end - 4, 116, 86))
 
 # %% ../nbs/00_toyvoc.ipynb #train-front
 def train_front(r, p):
     "The face of a train above the two rails that run towards you"
     w, top = r.uniform(22, 26), r.uniform(2, 10)
     a, b = 50 - w, 50 + w
-    ties = [(p.dark, [(50 - d, y), (50 + d, y), (50 + d + 2, y + 3), (50 - d - 2, y + 3)]) for d,y in ((24, 78), (30, 86), (36, 95))]
-    track = [(p.ink, [(50 + k*14, 74), (50 + k*17, 74), (50 + k*33, 100), (50 + k*27, 100)]) for k in (-1, 1)]
-    face = [(p.body, smooth([(a, 76), (a, 30), (a + 5, top + 5), (50, top), (b - 5, top + 5), (b, 30), (b, 76), (50, 78)], 5)),
+    ties = [(p.dark, [(50 - d, y), (50 + d, y), (50 + d + 2, y + 3), (50 - d - 2, y + 3)])
+            for d,y in ((24, 78), (30, 86), (36, 95))]
+    track = [(p.ink, [(50 + k*14, 74), (50 + k*17, 74), (50 + k*33, 100), (50 + k*27, 100)])
+             for k in (-1, 1)]
+    face = [(p.body, smooth([(a, 76), (a, 30), (a + 5, top + 5), (50, top), (b - 5, top + 5),
+                             (b, 30), (b, 76), (50, 78)], 5)),
             (p.trim, [(a, 48), (b, 48), (b, 56), (50, 66), (a, 56)])]
-    glass = [(p.ink, rect(a + 4, top + 14, b - 4, 44, 4)), (p.glass, rect(a + 6, top + 16, 48.5, 42, 2)),
+    glass = [(p.ink, rect(a + 4, top + 14, b - 4, 44, 4)),
+             (p.glass, rect(a + 6, top + 16, 48.5, 42, 2)),
              (p.glass, rect(51.5, top + 16, b - 6, 42, 2)), (p.pale, disc(50, top + 8, 3))]
-    low = [(p.pale, disc(50 + k*(w - 8), 61, 4.2)) for k in (-1, 1)] + [(p.ink, rect(a + 2, 72, b - 2, 80, 2))] \
-        + [(p.pale, disc(50 + k*14, 76, 3.6)) for k in (-1, 1)]
+    low = ([(p.pale, disc(50 + k*(w - 8), 61, 4.2)) for k in (-1, 1)]
+           + [(p.ink, rect(a + 2, 72, b - 2, 80, 2))]
+           + [(p.pale, disc(50 + k*14, 76, 3.6)) for k in (-1, 1)])
     return ties + track + face + glass + low
 
 # %% ../nbs/00_toyvoc.ipynb #bottle
 def bottle(r, p):
     "Slim neck, shoulders, a label; wine, beer or water"
-    w, neck, shoulder, top = r.uniform(11, 18), r.uniform(4, 5.5), r.uniform(34, 50), r.uniform(0, 12)
+    w = r.uniform(11, 18)
+    neck = r.uniform(4, 5.5)
+    shoulder = r.uniform(34, 50)
+    top = r.uniform(0, 12)
     bend = [(neck + (w - neck)*math.sin(k*math.pi/8), shoulder - 12*(1 - k/4)) for k in range(5)]
     side = [(neck, top + 6), *bend, (w, 96), (w - 2, 100)]
     body = [(p.body, [(50 + x, y) for x,y in side] + [(50 - x, y) for x,y in side[::-1]])]
     cork = [(p.trim, rect(50 - neck - 1, top, 50 + neck + 1, top + r.uniform(7, 12), 1))]
-    y0 = shoulder + r.uniform(6, 12); y1 = r.uniform(80, 90)
-    label = [(p.pale, rect(50 - w, y0, 50 + w, y1)), (p.trim, rect(50 - w, y0 + 3, 50 + w, y0 + 6))] if r.random() < .8 \
-        else [(p.dark, rect(50 - w, y, 50 + w, y + 2)) for y in (60, 70, 80)]
+    y0 = shoulder + r.uniform(6, 12)
+    y1 = r.uniform(80, 90)
+    label = ([(p.pale, rect(50 - w, y0, 50 + w, y1)),
+              (p.trim, rect(50 - w, y0 + 3, 50 + w, y0 + 6))] if r.random() < .8
+             else [(p.dark, rect(50 - w, y, 50 + w, y + 2)) for y in (60, 70, 80)])
     mark = [(p.trim, disc(50, (y0 + y1)/2 + 2, w*.4))] if len(label) == 2 else []
-    return body + label + mark + cork + [(p.light, rope([(50 - w + 4, shoulder + 2), (50 - w + 4, 92)], 2.2))]
+    return (body + label + mark + cork
+            + [(p.light, rope([(50 - w + 4, shoulder + 2), (50 - w + 4, 92)], 2.2))])
 
 # %% ../nbs/00_toyvoc.ipynb #chair
 def chair(r, p):
     "A kitchen chair seen from before or from the side, or an office chair"
     form = r.choice(('front', 'front', 'side', 'office'))
-    if form == 'office': return office_chair(r, p)
+    if form == 'office':
+        return office_chair(r, p)
     top, w = r.uniform(0, 12), r.uniform(4, 5.5)
     if form == 'side':
         back, seat = r.uniform(14, 22), [(p.trim, rect(22, 52, 76, 59, 3))]
         return [(p.dark, rope([(34, 56), (38, 92)], w)), (p.dark, rope([(64, 56), (62, 92)], w)),
-                (p.body, rope([(back, top), (26, 54), (20, 99)], w)), (p.body, rope([(72, 56), (76, 99)], w)),
-                (p.dark, rope([(24, 78), (74, 78)], 2.6)), (p.trim, rope([(back + 4, top + 6), (27, 34)], 5))] + seat
+                (p.body, rope([(back, top), (26, 54), (20, 99)], w)),
+                (p.body, rope([(72, 56), (76, 99)], w)),
+                (p.dark, rope([(24, 78), (74, 78)], 2.6)),
+                (p.trim, rope([(back + 4, top + 6), (27, 34)], 5))] + seat
     far = [(p.dark, rope([(x, 52), (x, 88)], w)) for x in (30, 72)]
-    posts = [(p.body, rope([(30, top + 4), (30, 54)], w)), (p.body, rope([(72, top + 4), (72, 54)], w))]
+    posts = [(p.body, rope([(30, top + 4), (30, 54)], w)),
+             (p.body, rope([(72, top + 4), (72, 54)], w))]
     n = r.randrange(2, 5)
-    rest = [(p.body, rope([(30, top + 4 + k*11), (72, top + 4 + k*11)], 6)) for k in range(min(n, 3))] if r.random() < .5 else \
-        [(p.body, rope([(30, top + 4), (72, top + 4)], 7))] \
-            + [(p.light, rope([(30 + 42*k/(n + 1), top + 6), (30 + 42*k/(n + 1), 52)], 3)) for k in range(1, n + 1)]
-    seat = [(p.trim, [(28, 50), (74, 50), (82, 64), (18, 64)]), (mix(p.trim, (0,0,0), .3), rect(18, 64, 82, 68))]
+    rest = ([(p.body, rope([(30, top + 4 + k*11), (72, top + 4 + k*11)], 6))
+             for k in range(min(n, 3))] if r.random() < .5 else
+            [(p.body, rope([(30, top + 4), (72, top + 4)], 7))]
+            + [(p.light, rope([(30 + 42*k/(n + 1), top + 6), (30 + 42*k/(n + 1), 52)], 3))
+               for k in range(1, n + 1)])
+    seat = [(p.trim, [(28, 50), (74, 50), (82, 64), (18, 64)]),
+            (mix(p.trim, (0,0,0), .3), rect(18, 64, 82, 68))]
     return far + posts + rest + seat + [(p.body, rope([(x, 68), (x, 99)], w*1.1)) for x in (22, 78)]
 
 # %% ../nbs/00_toyvoc.ipynb #office-chair
 def office_chair(r, p):
     "Padded seat and back on one column with castors"
     top = r.uniform(0, 8)
-    feet = [q for x in (20, 35, 65, 80) for q in ((p.dark, rope([(50, 82), (x, 93)], 3.6)), (p.ink, disc(x, 96, 4)))]
+    feet = [q for x in (20, 35, 65, 80)
+            for q in ((p.dark, rope([(50, 82), (x, 93)], 3.6)), (p.ink, disc(x, 96, 4)))]
     column = [(p.ink, rope([(50, 62), (50, 84)], 5)), (p.ink, rope([(50, 36), (50, 60)], 6))]
-    arms = [(p.ink, rope([(50 + k*20, 58), (50 + k*30, 54), (50 + k*30, 42)], 3.5)) for k in (-1, 1)] \
-        + [(p.ink, rope([(50 + k*30, 41), (50 + k*22, 41)], 5)) for k in (-1, 1)]
-    return feet + column + [(p.body, rect(28, top, 72, 46, 9)), (p.light, rect(33, top + 5, 67, 38, 6))] + arms \
-        + [(p.trim, rect(22, 55, 78, 66, 5))]
+    arms = ([(p.ink, rope([(50 + k*20, 58), (50 + k*30, 54), (50 + k*30, 42)], 3.5))
+             for k in (-1, 1)]
+            + [(p.ink, rope([(50 + k*30, 41), (50 + k*22, 41)], 5)) for k in (-1, 1)])
+    return (feet + column + [(p.body, rect(28, top, 72, 46, 9)),
+                             (p.light, rect(33, top + 5, 67, 38, 6))] + arms
+            + [(p.trim, rect(22, 55, 78, 66, 5))])
 
 # %% ../nbs/00_toyvoc.ipynb #sofa
 def sofa(r, p):
     "A wide padded seat between two arms, with two or three cushions"
-    n, top, arm_w, h = r.choice((2, 2, 3)), r.uniform(36, 44), r.uniform(11, 15), r.uniform(50, 58)
+    n = r.choice((2, 2, 3))
+    top = r.uniform(36, 44)
+    arm_w = r.uniform(11, 15)
+    h = r.uniform(50, 58)
     feet = [(p.ink, rect(x, 86, x + 5, 94)) for x in (5, 90)]
     part = (100 - 2*arm_w)/n
     lefts = [arm_w + k*part for k in range(n)]
-    back = [(p.dark, rect(4, top, 96, 84, 8)), *((p.body, rect(x + 1, top + 3, x + part - 1, 72, 6)) for x in lefts)]
-    seat = [(p.light, rect(x + .8, 64, x + part - .8, 76, 4)) for x in lefts] + [(p.dark, rect(4, 76, 96, 88, 2))]
+    back = [(p.dark, rect(4, top, 96, 84, 8)),
+            *((p.body, rect(x + 1, top + 3, x + part - 1, 72, 6)) for x in lefts)]
+    seat = ([(p.light, rect(x + .8, 64, x + part - .8, 76, 4)) for x in lefts]
+            + [(p.dark, rect(4, 76, 96, 88, 2))])
     arms = [q for a,b in ((0, arm_w), (100 - arm_w, 100))
             for q in ((p.body, rect(a, h, b, 88, 5)), (p.light, rect(a + 1, h, b - 1, h + 7, 3.4)))]
     pillows = [(p.trim, smooth([tip(x, 56, 13, 45 + 90*k + t) for k in range(4)]))
@@ -626,7 +803,9 @@ def sofa(r, p):
 def setting(r, p, x, y, s):
     "A plate, and at times a glass"
     plate = [(p.pale, disc(x, y, s, s*.38)), (p.trim, disc(x, y, s*.62, s*.22))]
-    if r.random() < .5: plate.append((p.glass, [(x + s*1.2, y - s*1.1), (x + s*1.9, y - s*1.1), (x + s*1.75, y), (x + s*1.35, y)]))
+    if r.random() < .5:
+        plate.append((p.glass, [(x + s*1.2, y - s*1.1), (x + s*1.9, y - s*1.1), (x + s*1.75, y),
+                                (x + s*1.35, y)]))
     return plate
 
 # %% ../nbs/00_toyvoc.ipynb #diningtable
@@ -634,20 +813,26 @@ def diningtable(r, p):
     "A table, long or round, laid for a meal"
     if r.random() < .4:
         ry = r.uniform(12, 16)
-        foot = [(p.dark, rope([(50, 48), (50, 84)], 8)), *[(p.dark, rope([(50, 82), (x, 92)], 5)) for x in (26, 50, 74)]]
+        foot = [(p.dark, rope([(50, 48), (50, 84)], 8)),
+                *[(p.dark, rope([(50, 82), (x, 92)], 5)) for x in (26, 50, 74)]]
         hem = [(96 - k*11.5, 58 + ry*.7 + (5 if k % 2 else 0)) for k in range(1, 8)]
-        cloth = [(p.dark, [(0, 40), (100, 40), (96, 62), *hem, (4, 62)] if r.random() < .5 else disc(50, 44, 50, ry))]
+        cloth = [(p.dark, [(0, 40), (100, 40), (96, 62), *hem, (4, 62)] if r.random() < .5
+                  else disc(50, 44, 50, ry))]
         top = [(p.body, disc(50, 40, 50, ry))]
-        return foot + cloth + top + [q for x,y in ((22, 39), (72, 38), (46, 46)) for q in setting(r, p, x, y, 9)]
+        return foot + cloth + top + [q for x,y in ((22, 39), (72, 38), (46, 46))
+                                     for q in setting(r, p, x, y, 9)]
     d, deep, t = r.uniform(8, 18), r.uniform(14, 20), r.uniform(3, 5)
     y0, y1 = 38, 38 + deep
     back = [(p.dark, rope([(x, y0 + 4), (x, 84)], 4)) for x in (d + 6, 94 - d)]
-    top = [(p.body, [(d, y0), (100 - d, y0), (100, y1), (0, y1)]), (p.dark, rect(0, y1, 100, y1 + t))]
+    top = [(p.body, [(d, y0), (100 - d, y0), (100, y1), (0, y1)]),
+           (p.dark, rect(0, y1, 100, y1 + t))]
     front = [(p.dark, rope([(x, y1 + 3), (x, 98)], 5.5)) for x in (6, 94)]
     vase = [(p.trim, rope([(50, y0 + 4), (50, y0 - 6)], 7, 4)),
-            *[(p.light, disc(50 + x, y0 - 12 + y, 4)) for x,y in ((-5, 0), (5, 0), (0, -5))]] if r.random() < .5 else []
+            *[(p.light, disc(50 + x, y0 - 12 + y, 4))
+              for x,y in ((-5, 0), (5, 0), (0, -5))]] if r.random() < .5 else []
     runner = [(p.trim, [(42, y0), (58, y0), (60, y1), (40, y1)])] if r.random() < .3 else []
-    plates = [q for x,y in ((24, y1 - 5), (72, y1 - 5), (30, y0 + 4), (68, y0 + 4)) for q in setting(r, p, x, y, 8 if y > y0 + 5 else 6)]
+    plates = [q for x,y in ((24, y1 - 5), (72, y1 - 5), (30, y0 + 4), (68, y0 + 4))
+              for q in setting(r, p, x, y, 8 if y > y0 + 5 else 6)]
     return back + front + top + runner + plates + vase
 
 # %% ../nbs/00_toyvoc.ipynb #pottedplant
@@ -660,20 +845,25 @@ def pottedplant(r, p):
     if form == 'cactus':
         h, k = r.uniform(14, 26), r.choice((-1, 1))
         arms = [(shade, rope([(50, 52), (50 + k*20, 52), (50 + k*21, 34)], 9)),
-                (leaf, rope([(50, 44), (50 - k*17, 43), (50 - k*18, 26)], 8)), (leaf, rope([(50, 66), (50, h)], 19))]
-        return arms + [(shade, rope([(50 + d, h), (50 + d, 62)], 1.3)) for d in (-5, 0, 5)] + [(p.pale, disc(50, h - 9, 5))] + pot
+                (leaf, rope([(50, 44), (50 - k*17, 43), (50 - k*18, 26)], 8)),
+                (leaf, rope([(50, 66), (50, h)], 19))]
+        return (arms + [(shade, rope([(50 + d, h), (50 + d, 62)], 1.3)) for d in (-5, 0, 5)]
+                + [(p.pale, disc(50, h - 9, 5))] + pot)
     n, out = r.randrange(5, 9), []
     for k in range(n):
         a = 180 + (k/(n - 1) - .5)*r.uniform(125, 150)
         if form == 'leaves':
-            l, b = r.uniform(40, 60), r.uniform(5, 8)
-            m, e = tip(50, 66, l*.55, a), tip(50, 66, l, a*1.06 - 10.8)
-            out += [(leaf if k % 2 else shade, smooth([(50, 67), (m[0] - b, m[1]), e, (m[0] + b, m[1])])),
+            length, b = r.uniform(40, 60), r.uniform(5, 8)
+            m, e = tip(50, 66, length*.55, a), tip(50, 66, length, a*1.06 - 10.8)
+            out += [(leaf if k % 2 else shade,
+                     smooth([(50, 67), (m[0] - b, m[1]), e, (m[0] + b, m[1])])),
                     (p.light, rope([(50, 66), m], 1))]
         else:
             e = tip(50, 66, r.uniform(34, 56), 180 + (a - 180)*.65)
-            out += [(shade, rope([(50, 67), e], 2)), *[(p.light, disc(*tip(*e, 5.5, 72*q), 4.5)) for q in range(5)],
-                    (p.pale, disc(*e, 3.6)), (leaf, disc(*tip(50, 68, 15, a*1.2 - 36), 9, 3, 90 - a*1.2 + 36))]
+            out += [(shade, rope([(50, 67), e], 2)),
+                    *[(p.light, disc(*tip(*e, 5.5, 72*q), 4.5)) for q in range(5)],
+                    (p.pale, disc(*e, 3.6)),
+                    (leaf, disc(*tip(50, 68, 15, a*1.2 - 36), 9, 3, 90 - a*1.2 + 36))]
     return out + pot
 
 # %% ../nbs/00_toyvoc.ipynb #tvmonitor
@@ -681,29 +871,38 @@ def tvmonitor(r, p):
     "A flat screen on a foot, or an old set with its aerial"
     def hills(x0, y0, x1, y1):
         w, h = x1 - x0, y1 - y0
-        ridge = [(x0, y1 - h*r.uniform(.2, .5)), ((x0 + x1)/2, y1 - h*r.uniform(.2, .6)), (x1, y1 - h*r.uniform(.1, .5))]
+        ridge = [(x0, y1 - h*r.uniform(.2, .5)), ((x0 + x1)/2, y1 - h*r.uniform(.2, .6)),
+                 (x1, y1 - h*r.uniform(.1, .5))]
         return [(p.glass, rect(x0, y0, x1, y1)), (p.trim, [(x0, y1), *ridge, (x1, y1)]),
                 (p.pale, disc(x0 + w*r.uniform(.2, .8), y0 + h*.25, h*.09))]
     def lines(x0, y0, x1, y1):
-        text = [rect(x0 + 4, y, x0 + (x1 - x0)*r.uniform(.4, .9), y + 1.8) for y in range(int(y0) + 12, int(y1) - 5, 7)]
-        return [(p.pale, rect(x0, y0, x1, y1)), (p.trim, rect(x0, y0, x1, y0 + (y1 - y0)*.13)), *((p.ink, t) for t in text)]
+        text = [rect(x0 + 4, y, x0 + (x1 - x0)*r.uniform(.4, .9), y + 1.8)
+                for y in range(int(y0) + 12, int(y1) - 5, 7)]
+        return [(p.pale, rect(x0, y0, x1, y1)), (p.trim, rect(x0, y0, x1, y0 + (y1 - y0)*.13)),
+                *((p.ink, t) for t in text)]
     picture, frame = r.choice((hills, hills, lines)), r.choice((p.ink, p.body))
     if r.random() < .3:
-        aerial = [(p.ink, rope([(50, 36), (x, r.uniform(6, 16))], 2)) for x in (r.uniform(20, 34), r.uniform(66, 80))]
-        case = [(p.body, rect(4, 34, 96, 92, 6)), (p.ink, rect(10, 40, 74, 86, 6)), *picture(13, 43, 71, 83),
-                *[(p.ink, disc(85, y, 4)) for y in (48, 60)], *[(p.dark, rect(80, y, 91, y + 1.8)) for y in (70, 75, 80)]]
+        aerial = [(p.ink, rope([(50, 36), (x, r.uniform(6, 16))], 2))
+                  for x in (r.uniform(20, 34), r.uniform(66, 80))]
+        case = [(p.body, rect(4, 34, 96, 92, 6)), (p.ink, rect(10, 40, 74, 86, 6)),
+                *picture(13, 43, 71, 83),
+                *[(p.ink, disc(85, y, 4)) for y in (48, 60)],
+                *[(p.dark, rect(80, y, 91, y + 1.8)) for y in (70, 75, 80)]]
         return aerial + case + [(p.ink, rect(x, 92, x + 7, 98)) for x in (14, 79)]
     top = r.uniform(20, 34)
-    foot = [(p.dark, [(44, 80), (56, 80), (58, 93), (42, 93)]), (p.dark, rope([(r.uniform(26, 36), 94), (r.uniform(64, 74), 94)], 5))]
-    return foot + [(frame, rect(0, top, 100, 84, 3)), *picture(4, top + 4, 96, 79), (p.pale, disc(50, 81.5, 1))]
+    foot = [(p.dark, [(44, 80), (56, 80), (58, 93), (42, 93)]),
+            (p.dark, rope([(r.uniform(26, 36), 94), (r.uniform(64, 74), 94)], 5))]
+    return foot + [(frame, rect(0, top, 100, 84, 3)), *picture(4, top + 4, 96, 79),
+                   (p.pale, disc(50, 81.5, 1))]
 
 # %% ../nbs/00_toyvoc.ipynb #figures-dict-zip-voc-classes
-FIGURES = dict(zip(VOC_CLASSES, (aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
-                                 motorbike, person, pottedplant, sheep, sofa, train, tvmonitor)))
+FIGURES = dict(zip(VOC_CLASSES, (aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow,
+                                 diningtable, dog, horse, motorbike, person, pottedplant, sheep,
+                                 sofa, train, tvmonitor)))
 
 # %% ../nbs/00_toyvoc.ipynb #draw-figure
 def draw_figure(
-    img:np.ndarray, # picture (H, W, 3) uint8; it is copied
+    img:np.ndarray, # image (H, W, 3) uint8; it is copied
     name:str, # one of `VOC_CLASSES`
     size:float, # longer side, pixels
     x:float, y:float, # middle, pixels
@@ -719,41 +918,53 @@ def draw_figure(
 # %% ../nbs/00_toyvoc.ipynb #tree
 def tree(r, p):
     if r.random() < .5:
-        tiers = [(c, [(50, y), (50 + w, y + 34), (50 - w, y + 34)]) for c,y,w in ((p.dark, 42, 34), (p.body, 24, 28), (p.light, 4, 21))]
+        tiers = [(c, [(50, y), (50 + w, y + 34), (50 - w, y + 34)])
+                 for c,y,w in ((p.dark, 42, 34), (p.body, 24, 28), (p.light, 4, 21))]
         return [(p.ink, rect(45, 70, 55, 100)), *tiers]
     crown = [(50 + r.uniform(-22, 22), 36 + r.uniform(-20, 20)) for _ in range(7)]
-    return [(p.ink, rope([(50, 40), (50, 98)], 7, 10))] + [(r.choice((p.body, p.dark)), disc(x, y, r.uniform(14, 20))) for x,y in crown]
+    return ([(p.ink, rope([(50, 40), (50, 98)], 7, 10))]
+            + [(r.choice((p.body, p.dark)), disc(x, y, r.uniform(14, 20))) for x,y in crown])
 
 # %% ../nbs/00_toyvoc.ipynb #house
 def house(r, p):
     top = r.uniform(10, 30)
-    return [(p.body, rect(12, 44, 88, 98)), (p.trim, [(4, 46), (50, top), (96, 46)]), (p.ink, rect(44, 70, 58, 98)),
+    return [(p.body, rect(12, 44, 88, 98)), (p.trim, [(4, 46), (50, top), (96, 46)]),
+            (p.ink, rect(44, 70, 58, 98)),
             *panes(p.glass, 14, 44, 56, 68, 1, .3), *panes(p.glass, 58, 88, 56, 68, 1, .3)]
 
 # %% ../nbs/00_toyvoc.ipynb #cloud
 def cloud(r, p):
-    return [(p.pale, disc(50 + r.uniform(-36, 36), 50 + r.uniform(-8, 8), r.uniform(10, 22), r.uniform(8, 15))) for _ in range(6)]
+    return [(p.pale, disc(50 + r.uniform(-36, 36), 50 + r.uniform(-8, 8), r.uniform(10, 22),
+                          r.uniform(8, 15))) for _ in range(6)]
 
 # %% ../nbs/00_toyvoc.ipynb #ball
-def ball(r, p): return [(p.body, disc(50, 50, 48)), (p.trim, disc(50, 50, 48, 16, r.uniform(0, 180))), (p.light, disc(34, 30, 9))]
+def ball(r, p):
+    return [(p.body, disc(50, 50, 48)), (p.trim, disc(50, 50, 48, 16, r.uniform(0, 180))),
+            (p.light, disc(34, 30, 9))]
 
 # %% ../nbs/00_toyvoc.ipynb #sign
 def sign(r, p):
     plate = r.choice((disc(50, 26, 25), [(50, 0), (78, 50), (22, 50)], rect(24, 2, 76, 48, 4)))
-    return [(p.ink, rect(47.5, 30, 52.5, 100)), (p.body, plate), (p.pale, [(50 + (x-50)*.7, 28 + (y-28)*.7) for x,y in plate])]
+    return [(p.ink, rect(47.5, 30, 52.5, 100)), (p.body, plate),
+            (p.pale, [(50 + (x-50)*.7, 28 + (y-28)*.7) for x,y in plate])]
 
 # %% ../nbs/00_toyvoc.ipynb #lamp
 def lamp(r, p):
-    return [(p.ink, rope([(40, 100), (40, 14), (52, 4), (66, 10)], 4)), (p.pale, disc(67, 15, 8, 5)), (p.ink, rect(34, 92, 46, 100))]
+    return [(p.ink, rope([(40, 100), (40, 14), (52, 4), (66, 10)], 4)),
+            (p.pale, disc(67, 15, 8, 5)), (p.ink, rect(34, 92, 46, 100))]
 
 # %% ../nbs/00_toyvoc.ipynb #rock
-def rock(r, p): return [(c, smooth([tip(50, 60 + d, r.uniform(28, 46), 45*k) for k in range(8)])) for c,d in ((p.dark, 4), (p.body, 0))]
+def rock(r, p):
+    return [(c, smooth([tip(50, 60 + d, r.uniform(28, 46), 45*k) for k in range(8)]))
+            for c,d in ((p.dark, 4), (p.body, 0))]
 
 # %% ../nbs/00_toyvoc.ipynb #crate
 def crate(r, p):
     d = r.uniform(12, 24)
-    return [(p.body, rect(5, 30, 75, 98)), (p.light, [(5, 30), (5 + d, 30 - d), (75 + d, 30 - d), (75, 30)]),
-            (p.dark, [(75, 30), (75 + d, 30 - d), (75 + d, 98 - d), (75, 98)]), (p.trim, rect(34, 30, 46, 98))]
+    return [(p.body, rect(5, 30, 75, 98)),
+            (p.light, [(5, 30), (5 + d, 30 - d), (75 + d, 30 - d), (75, 30)]),
+            (p.dark, [(75, 30), (75 + d, 30 - d), (75 + d, 98 - d), (75, 98)]),
+            (p.trim, rect(34, 30, 46, 98))]
 
 # %% ../nbs/00_toyvoc.ipynb #shard
 def shard(r, p):
@@ -779,15 +990,19 @@ def soft(r, lo=.45, hi=1, s=.55):
 # %% ../nbs/00_toyvoc.ipynb #sky
 def sky(r, hi=1):
     "Blue more often than not, at times dawn, at times anything"
-    return hsv(r.choice((r.uniform(.5, .62), r.uniform(.5, .62), r.uniform(.02, .13), r.random())), r.uniform(.05, .55), r.uniform(.6, hi))
+    return hsv(r.choice((r.uniform(.5, .62), r.uniform(.5, .62), r.uniform(.02, .13), r.random())),
+               r.uniform(.05, .55), r.uniform(.6, hi))
 
 # %% ../nbs/00_toyvoc.ipynb #earth
 def earth(r, lo=.35, hi=.8):
     "Grass, sand or anything"
-    return hsv(r.choice((r.uniform(.2, .36), r.uniform(.06, .16), r.random())), r.uniform(.15, .6), r.uniform(lo, hi))
+    return hsv(r.choice((r.uniform(.2, .36), r.uniform(.06, .16), r.random())), r.uniform(.15, .6),
+               r.uniform(lo, hi))
 
 # %% ../nbs/00_toyvoc.ipynb #fill
-def fill(img, points, color): cv2.fillPoly(img, [np.array([(round(x), round(y)) for x,y in points], np.int32)], color, lineType=cv2.LINE_8)
+def fill(img, points, color):
+    cv2.fillPoly(img, [np.array([(round(x), round(y)) for x,y in points], np.int32)], color,
+                 lineType=cv2.LINE_8)
 
 # %% ../nbs/00_toyvoc.ipynb #outdoors
 def outdoors(r, w, h):
@@ -797,7 +1012,8 @@ def outdoors(r, w, h):
     for k in range(r.randrange(0, 3)):
         crest = [(w*i/6, y - r.uniform(0, .16)*h*(2-k)/2) for i in range(7)]
         fill(img, [(0, y), *crest, (w, y)], earth(r))
-    if r.random() < .3: fill(img, disc(r.uniform(0, w), r.uniform(0, y*.6), h*r.uniform(.04, .09)), soft(r, .85))
+    if r.random() < .3:
+        fill(img, disc(r.uniform(0, w), r.uniform(0, y*.6), h*r.uniform(.04, .09)), soft(r, .85))
     for _ in range(r.randrange(0, 40)):
         x, v = r.uniform(0, w), r.uniform(y + 4, h)
         fill(img, [(x, v), (x + 1, v - 3), (x + 3, v - 4), (x + 2, v)], earth(r, .2))
@@ -807,17 +1023,24 @@ def outdoors(r, w, h):
 def street(r, w, h):
     "Fronts of houses over a pavement and a road"
     y = round(h*r.uniform(.45, .62))
-    img, x = np.concatenate([ramp(w, y, sky(r), sky(r)), ramp(w, h-y, soft(r, .3, .6, .2), soft(r, .3, .7, .2))]), 0
+    img = np.concatenate([ramp(w, y, sky(r), sky(r)),
+                          ramp(w, h-y, soft(r, .3, .6, .2), soft(r, .3, .7, .2))])
+    x = 0
     while x < w:
-        b, top, wall, hole = r.uniform(.12, .3)*w, y*r.uniform(.05, .7), soft(r, .3), soft(r, .15, .9)
+        b = r.uniform(.12, .3)*w
+        top = y*r.uniform(.05, .7)
+        wall = soft(r, .3)
+        hole = soft(r, .15, .9)
         fill(img, rect(x, top, x + b, y), wall)
         n, step = r.randrange(2, 5), r.uniform(14, 24)
         for k in range(int((y - top)/step)):
-            for _,c in panes(hole, x, x + b, top + step*(k + .3), top + step*(k + .8), n, .5): fill(img, c, hole)
+            for _,c in panes(hole, x, x + b, top + step*(k + .3), top + step*(k + .8), n, .5):
+                fill(img, c, hole)
         x += b
     fill(img, rect(0, y, w, y + h*.05), soft(r, .5, .9, .15))
     line = soft(r, .8)
-    for k in range(6): fill(img, rect(w*(k/5 - .06), h*.86, w*(k/5 + .04), h*.88), line)
+    for k in range(6):
+        fill(img, rect(w*(k/5 - .06), h*.86, w*(k/5 + .04), h*.88), line)
     return img, y
 
 # %% ../nbs/00_toyvoc.ipynb #water
@@ -826,44 +1049,61 @@ def water(r, w, h):
     y, a, b = round(h*r.uniform(.3, .55)), sky(r, .9), sky(r, .8)
     img = np.concatenate([ramp(w, y, sky(r), sky(r)), ramp(w, h-y, a, b)])
     if r.random() < .5:
-        isle = [(w*r.uniform(-.2, .3), y), (w*.5, y - h*r.uniform(.05, .2)), (w*r.uniform(.6, 1.2), y), (w*.5, y + 2)]
+        isle = [(w*r.uniform(-.2, .3), y), (w*.5, y - h*r.uniform(.05, .2)),
+                (w*r.uniform(.6, 1.2), y), (w*.5, y + 2)]
         fill(img, smooth(isle), soft(r, .3, .7))
     foam = mix(b, (255,255,255), r.uniform(.2, .5))
     for _ in range(r.randrange(15, 50)):
         x, v = r.uniform(0, w), r.uniform(y + 3, h)
         s = 3 + 14*(v - y)/(h - y)
-        fill(img, rope([(x - s, v), (x - s/2, v - 2), (x, v), (x + s/2, v - 2), (x + s, v)], 1), foam)
+        fill(img, rope([(x - s, v), (x - s/2, v - 2), (x, v), (x + s/2, v - 2), (x + s, v)], 1),
+             foam)
     return img, y
 
 # %% ../nbs/00_toyvoc.ipynb #room
 def room(r, w, h):
     "A wall, papered or plain, with frames on it, over a floor"
     y, paper = round(h*r.uniform(.5, .72)), soft(r)
-    img = np.concatenate([ramp(w, y, paper, mix(paper, soft(r), .4), True), ramp(w, h-y, soft(r, .3, .8), soft(r, .3, .8))])
+    img = np.concatenate([ramp(w, y, paper, mix(paper, soft(r), .4), True),
+                          ramp(w, h-y, soft(r, .3, .8), soft(r, .3, .8))])
     step, tone = r.uniform(12, 40), mix(paper, soft(r), r.uniform(.2, .7))
     if r.random() < .5:
-        for k in range(int(w/step) + 1): fill(img, rect(k*step, 0, k*step + step*.4, y), tone)
+        for k in range(int(w/step) + 1):
+            fill(img, rect(k*step, 0, k*step + step*.4, y), tone)
     for _ in range(r.randrange(0, 4)):
-        a, b, c, d = r.uniform(0, w), r.uniform(0, y*.5), r.uniform(.06, .2)*w, r.uniform(.06, .2)*w
-        fill(img, rect(a, b, a + c, b + d), soft(r, .2, .9)); fill(img, rect(a + 3, b + 3, a + c - 3, b + d - 3), soft(r))
+        a = r.uniform(0, w)
+        b = r.uniform(0, y*.5)
+        c = r.uniform(.06, .2)*w
+        d = r.uniform(.06, .2)*w
+        fill(img, rect(a, b, a + c, b + d), soft(r, .2, .9))
+        fill(img, rect(a + 3, b + 3, a + c - 3, b + d - 3), soft(r))
     board = mix(img[-1, 0].tolist(), (0,0,0), .2)
     if r.random() < .6:
-        for k in range(-8, 9): fill(img, [(w*(.5 + k*.09), y), (w*(.5 + k*.09) + 1, y), (w*(.5 + k*.2) + 2, h), (w*(.5 + k*.2), h)], board)
+        for k in range(-8, 9):
+            fill(img, [(w*(.5 + k*.09), y), (w*(.5 + k*.09) + 1, y), (w*(.5 + k*.2) + 2, h),
+                       (w*(.5 + k*.2), h)], board)
     fill(img, rect(0, y - 3, w, y + 2), soft(r, .3))
     return img, y
 
 # %% ../nbs/00_toyvoc.ipynb #pattern
 def pattern(r, w, h):
     "Stripes, checks or dots"
-    a = soft(r, .3); b = mix(a, any_color(r), r.uniform(.2, .6))
+    a = soft(r, .3)
+    b = mix(a, any_color(r), r.uniform(.2, .6))
     img = ramp(w, h, a, mix(a, soft(r), .5))
-    step, lean, form = r.uniform(10, 44), r.uniform(-.8, .8)*h, r.choice(('stripes', 'checks', 'dots'))
+    step = r.uniform(10, 44)
+    lean = r.uniform(-.8, .8)*h
+    form = r.choice(('stripes', 'checks', 'dots'))
     for i in range(-10, int(w/step) + 10):
-        if form == 'stripes': fill(img, [(i*step, 0), (i*step + step/2, 0), (i*step + step/2 + lean, h), (i*step + lean, h)], b)
+        if form == 'stripes':
+            fill(img, [(i*step, 0), (i*step + step/2, 0), (i*step + step/2 + lean, h),
+                       (i*step + lean, h)], b)
         elif 0 <= i <= w/step:
             for j in range(int(h/step) + 1):
-                if form == 'dots': fill(img, disc(i*step, (j + i%2/2)*step, step*.22), b)
-                elif (i + j) % 2: fill(img, rect(i*step, j*step, (i + 1)*step, (j + 1)*step), b)
+                if form == 'dots':
+                    fill(img, disc(i*step, (j + i%2/2)*step, step*.22), b)
+                elif (i + j) % 2:
+                    fill(img, rect(i*step, j*step, (i + 1)*step, (j + 1)*step), b)
     return img, None
 
 # %% ../nbs/00_toyvoc.ipynb #scraps
@@ -872,8 +1112,12 @@ def scraps(r, w, h):
     base, spread = soft(r, .3), r.uniform(.25, .6)
     img = ramp(w, h, base, soft(r, .3), r.random() < .5)
     for _ in range(r.randrange(20, 90)):
-        x, y, s, n = r.uniform(0, w), r.uniform(0, h), r.uniform(.03, .14)*w, r.randrange(3, 7)
-        fill(img, [tip(x, y, s*r.uniform(.4, 1), 360*k/n) for k in range(n)], mix(base, any_color(r), spread))
+        x = r.uniform(0, w)
+        y = r.uniform(0, h)
+        s = r.uniform(.03, .14)*w
+        n = r.randrange(3, 7)
+        fill(img, [tip(x, y, s*r.uniform(.4, 1), 360*k/n) for k in range(n)],
+             mix(base, any_color(r), spread))
     return img, None
 
 # %% ../nbs/00_toyvoc.ipynb #blocks
@@ -888,8 +1132,10 @@ def blocks(r, w, h):
 def grained(r, img):
     "Noise of whole numbers on every pixel, the same in the three colours"
     a, rng = r.choice((0, 0, 1, 2, 3)), np.random.RandomState(r.randrange(2**31))
-    if not a: return img
-    return np.clip(img.astype(np.int16) + rng.randint(-a, a + 1, (*img.shape[:2], 1)), 0, 255).astype(np.uint8)
+    if not a:
+        return img
+    return np.clip(img.astype(np.int16) + rng.randint(-a, a + 1, (*img.shape[:2], 1)), 0,
+                   255).astype(np.uint8)
 
 # %% ../nbs/00_toyvoc.ipynb #backgrounds-outdoors-outdoor
 BACKGROUNDS = outdoors, outdoors, street, water, room, room, pattern, scraps, blocks
@@ -902,9 +1148,11 @@ Note = namedtuple('Note', 'name box truncated difficult share')
 
 # %% ../nbs/00_toyvoc.ipynb #visible
 def visible(things, w, h):
-    "For each thing in painting order: the share of its pixels that is seen, its visible box and its whole box (first and last pixel)"
+    """For each thing in painting order: the share of its pixels that is seen, its visible box and
+    its whole box (first and last pixel)"""
     ids = np.zeros((h, w), np.uint8)
-    for k,t in enumerate(things, 1): stamp(ids, t.parts, k)
+    for k,t in enumerate(things, 1):
+        stamp(ids, t.parts, k)
     out = []
     for k,t in enumerate(things, 1):
         x0, y0, x1, y1 = whole = extent(t.parts)
@@ -912,9 +1160,12 @@ def visible(things, w, h):
         stamp(alone, moved(t.parts, -x0, -y0), 1)
         left, top = max(x0, 0), max(y0, 0)
         seen = ids[top:max(y1 + 1, 0), left:max(x1 + 1, 0)] == k
-        if not seen.any(): out.append((0, None, whole)); continue
+        if not seen.any():
+            out.append((0, None, whole))
+            continue
         xs, ys = np.flatnonzero(seen.any(0)).tolist(), np.flatnonzero(seen.any(1)).tolist()
-        out.append((int(seen.sum())/int(alone.sum()), (left + xs[0], top + ys[0], left + xs[-1], top + ys[-1]), whole))
+        out.append((int(seen.sum())/int(alone.sum()),
+                    (left + xs[0], top + ys[0], left + xs[-1], top + ys[-1]), whole))
     return out
 
 # %% ../nbs/00_toyvoc.ipynb #sides
@@ -922,34 +1173,43 @@ def sides(box): return box[2] - box[0] + 1, box[3] - box[1] + 1
 
 # %% ../nbs/00_toyvoc.ipynb #annotate
 def annotate(things, w, h):
-    "Things that are seen well enough to be drawn, and their notes: hardly visible ones are taken out of the scene"
+    "Things that are seen well enough to be drawn, and their notes; the others are taken out"
     while True:
         seen = visible(things, w, h)
-        lost = [(s, i) for i,(s,box,_) in enumerate(seen) if things[i].name and (s < .3 or max(sides(box)) < .06*max(w, h))]
-        if not lost: break
+        lost = [(s, i) for i,(s,box,_) in enumerate(seen) if things[i].name
+                and (s < .3 or max(sides(box)) < .06*max(w, h))]
+        if not lost:
+            break
         things = [t for i,t in enumerate(things) if i != min(lost)[1]]
     notes = []
     for t,(share,box,whole) in zip(things, seen):
-        if not t.name: continue
+        if not t.name:
+            continue
         area = [a*b for a,b in map(sides, (box, whole))]
-        notes.append(Note(t.name, box, area[0] < .85*area[1], share < .5 or max(sides(box)) < .08*max(w, h), share))
+        notes.append(Note(t.name, box, area[0] < .85*area[1],
+                          share < .5 or max(sides(box)) < .08*max(w, h), share))
     return things, notes
 
 # %% ../nbs/00_toyvoc.ipynb #size-share
 def size_share(r, crowd):
-    "Longer side of a figure as a share of the picture's: a fifth are small, and none is large in a crowd"
+    "Longer side of a figure as a share of the image's: a fifth are small, none is large in a crowd"
     u = r.random()
-    if u < .2: return max(r.uniform(.065, .2) for _ in range(4))
-    if crowd > 6: return r.uniform(.2, .34)
-    if u < .55 or crowd > 4: return r.uniform(.22, .42)
+    if u < .2:
+        return max(r.uniform(.065, .2) for _ in range(4))
+    if crowd > 6:
+        return r.uniform(.2, .34)
+    if u < .55 or crowd > 4:
+        return r.uniform(.22, .42)
     return r.uniform(.4, .8)
 
 # %% ../nbs/00_toyvoc.ipynb #spot
 def spot(r, name, size, w, h, horizon):
-    "Where the middle of a figure comes: within the picture, or, for one large one in twelve, across its edge"
+    "Where the middle of a figure comes: within the image; one large one in twelve, across its edge"
     across = r.random() < 1/12 and size > .2*max(w, h)
-    if across: x = r.choice((r.uniform(-.1, .3)*size, w - r.uniform(-.1, .3)*size))
-    else: x = r.uniform(min(size*.5, w*.5), max(w - size*.5, w*.5))
+    if across:
+        x = r.choice((r.uniform(-.1, .3)*size, w - r.uniform(-.1, .3)*size))
+    else:
+        x = r.uniform(min(size*.5, w*.5), max(w - size*.5, w*.5))
     if horizon is None or name in ('aeroplane', 'bird') and r.random() < .7:
         return x, r.uniform(min(size*.45, h*.5), max((horizon or h) - size*.4, h*.5))
     return x, None
@@ -958,12 +1218,13 @@ def spot(r, name, size, w, h, horizon):
 def meets(a, b):
     "Area that two boxes share, as a part of the smaller one's"
     x, y = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if x <= 0 or y <= 0: return 0
+    if x <= 0 or y <= 0:
+        return 0
     return x*y/min((q[2] - q[0])*(q[3] - q[1]) or 1 for q in (a, b))
 
 # %% ../nbs/00_toyvoc.ipynb #put
 def put(r, img, name, draw, size, horizon, others, limit):
-    "One thing somewhere in the picture where it hides no more than `limit` of another; None where no place is found"
+    "One thing where it hides no more than `limit` of another; None where no place is found"
     h, w = img.shape[:2]
     tilt = r.uniform(-10, 10) if r.random() < .85 else r.uniform(-30, 30)
     flip, stretch = r.random() < .5, r.uniform(.85, 1.18)
@@ -974,30 +1235,39 @@ def put(r, img, name, draw, size, horizon, others, limit):
         cy = foot - size*.4 if y is None else y
         behind = img[min(max(int(cy), 0), h-1), min(max(int(x), 0), w-1)].tolist()
         parts = pose(draw(r, palette(r, behind)), size, x, cy, tilt, flip, stretch)
-        if foot is not None: parts = moved(parts, 0, round(foot) - extent(parts)[3])
+        if foot is not None:
+            parts = moved(parts, 0, round(foot) - extent(parts)[3])
         box = extent(parts)
-        if all(meets(box, o) <= limit for o in taken): return Thing(name, parts)
+        if all(meets(box, o) <= limit for o in taken):
+            return Thing(name, parts)
 
 # %% ../nbs/00_toyvoc.ipynb #scene
 def scene(r):
-    "One picture and its notes"
+    "One image and its notes"
     a, b = r.choice((288, 304, 320, 336)), r.choice((.62, .67, .75, .75, .75, .88, 1))
     w, h = (a, round(a*b)) if r.random() < .7 else (round(a*b), a)
     while True:
         img, horizon = r.choice(BACKGROUNDS)(r, w, h)
         for _ in range(r.choice((0, 1, 2, 2, 3, 4))):
-            stamp(img, put(r, img, None, r.choice(CLUTTER), r.uniform(.06, .45)*a, horizon, [], 1).parts)
+            stamp(img, put(r, img, None, r.choice(CLUTTER), r.uniform(.06, .45)*a, horizon,
+                           [], 1).parts)
         n = r.choices(range(1, 13), (4, 6, 8, 10, 12, 13, 13, 12, 9, 6, 4, 3))[0]
         limit, things, name = r.choice((.03, .1, .2)), [], None
         for _ in range(n):
-            if not name or r.random() > .25: name = r.choices(VOC_CLASSES, [2 if c == 'person' else 1 for c in VOC_CLASSES])[0]
+            if not name or r.random() > .25:
+                name = r.choices(VOC_CLASSES, [2 if c == 'person' else 1 for c in VOC_CLASSES])[0]
             t = put(r, img, name, FIGURES[name], size_share(r, n)*a, horizon, things, limit)
-            if t: things.append(t)
-        if horizon is not None: things.sort(key=lambda t: extent(t.parts)[3])
-        front = [put(r, img, None, r.choice(CLUTTER), r.uniform(.05, .3)*a, horizon, things, .3) for _ in range(r.choice((0, 0, 0, 1)))]
+            if t:
+                things.append(t)
+        if horizon is not None:
+            things.sort(key=lambda t: extent(t.parts)[3])
+        front = [put(r, img, None, r.choice(CLUTTER), r.uniform(.05, .3)*a, horizon, things, .3)
+                 for _ in range(r.choice((0, 0, 0, 1)))]
         things, notes = annotate(things + [t for t in front if t], w, h)
-        if notes: break
-    for t in things: stamp(img, t.parts)
+        if notes:
+            break
+    for t in things:
+        stamp(img, t.parts)
     return grained(r, img), notes
 
 # %% ../nbs/00_toyvoc.ipynb #course-image-000001
@@ -1006,14 +1276,20 @@ COURSE_IMAGE = '000001'
 # %% ../nbs/00_toyvoc.ipynb #hill-side
 def hill_side():
     "The background of the course image, 480 x 360: a morning in the hills, with a road"
-    img = np.concatenate([ramp(480, 177, (118, 176, 222), (250, 232, 206)), ramp(480, 183, (150, 186, 104), (84, 130, 70))])
+    img = np.concatenate([ramp(480, 177, (118, 176, 222), (250, 232, 206)),
+                          ramp(480, 183, (150, 186, 104), (84, 130, 70))])
     fill(img, disc(354, 93, 25), (255, 226, 150))
-    for color,crest in (((146, 164, 186), ((0, 144), (60, 108), (144, 150), (225, 99), (321, 156), (405, 120), (480, 147))),
-                        ((122, 158, 120), ((0, 168), (105, 144), (225, 171), (345, 138), (480, 165)))):
+    for color,crest in (((146, 164, 186),
+                         ((0, 144), (60, 108), (144, 150), (225, 99), (321, 156), (405, 120),
+                          (480, 147))),
+                        ((122, 158, 120), ((0, 168), (105, 144), (225, 171), (345, 138),
+                                           (480, 165)))):
         fill(img, [(0, 180), *crest, (480, 180)], color)
     fill(img, [(0, 240), (480, 258), (480, 264), (0, 246)], (214, 206, 188))
     fill(img, [(0, 246), (480, 264), (480, 339), (0, 312)], (172, 164, 154))
-    for x in range(-15, 480, 78): fill(img, [(x, 279 + x/24), (x + 36, 280 + x/24), (x + 36, 285 + x/24), (x, 284 + x/24)], (240, 236, 220))
+    for x in range(-15, 480, 78):
+        fill(img, [(x, 279 + x/24), (x + 36, 280 + x/24), (x + 36, 285 + x/24), (x, 284 + x/24)],
+             (240, 236, 220))
     return img
 
 # %% ../nbs/00_toyvoc.ipynb #actor
@@ -1021,26 +1297,35 @@ def actor(name, seed, size, x, foot, draw=None, flip=False, **colors):
     "A figure put where we want it: its middle at column `x`, its foot on row `foot`"
     draw = draw or FIGURES[name]
     r = random.Random(f'{draw.__name__}-{seed}')
-    parts = pose(draw(r, palette(r)._replace(**colors)), size, x + .3, .3, flip=flip) # .3: no corner halfway between two pixels
+    # .3: no corner halfway between two pixels
+    parts = pose(draw(r, palette(r)._replace(**colors)), size, x + .3, .3, flip=flip)
     return Thing(name, moved(parts, 0, foot - extent(parts)[3]))
 
 # %% ../nbs/00_toyvoc.ipynb #course-scene
 def course_scene():
     "The hand-composed scene that runs through the course"
-    def paint(*rgb): return dict(body=rgb, dark=mix(rgb, (0,0,0), .35), light=mix(rgb, (255,255,255), .4), pale=(250, 248, 240), ink=night)
-    night, leash = (34, 34, 44), np.array([(333, 228), (350, 262), (378, 280), (378, 283), (347, 266), (330, 229)], np.int32)
+    def paint(*rgb):
+        return dict(body=rgb, dark=mix(rgb, (0,0,0), .35), light=mix(rgb, (255,255,255), .4),
+                    pale=(250, 248, 240), ink=night)
+    night = (34, 34, 44)
+    leash = np.array([(333, 228), (350, 262), (378, 280), (378, 283), (347, 266), (330, 229)],
+                     np.int32)
     things = [actor(None, 3, 96, 105, 66, cloud, **paint(0, 0, 0)),
               actor(None, 5, 72, 426, 51, cloud, **paint(0, 0, 0)),
-              actor(None, 2, 69, 200, 180, house, **paint(226, 208, 180), trim=(176, 92, 74), glass=(120, 150, 170)),
+              actor(None, 2, 69, 200, 180, house, **paint(226, 208, 180), trim=(176, 92, 74),
+                    glass=(120, 150, 170)),
               actor('horse', 21, 54, 402, 210, **paint(132, 84, 52)),
               actor(None, 0, 138, 459, 252, tree, **(paint(74, 128, 78) | dict(ink=(92, 66, 50)))),
               actor('bird', 13, 46, 262, 66, **paint(52, 96, 168), trim=(236, 240, 244)),
-              actor('car', 15, 207, 66, 306, **paint(206, 62, 52), glass=(168, 208, 224), trim=(240, 170, 60)),
-              actor('person', 14, 264, 252, 345, **paint(44, 122, 140), trim=(70, 72, 104), skin=(226, 174, 138), hair=(84, 52, 36)),
+              actor('car', 15, 207, 66, 306, **paint(206, 62, 52), glass=(168, 208, 224),
+                    trim=(240, 170, 60)),
+              actor('person', 14, 264, 252, 345, **paint(44, 122, 140), trim=(70, 72, 104),
+                    skin=(226, 174, 138), hair=(84, 52, 36)),
               Thing(None, [((120, 40, 50), [leash])]),
               actor('dog', 2, 135, 345, 349, **paint(206, 150, 84), trim=(200, 48, 60))]
     img, (things, notes) = hill_side(), annotate(things, 480, 360)
-    for t in things: stamp(img, t.parts)
+    for t in things:
+        stamp(img, t.parts)
     return img, notes
 
 # %% ../nbs/00_toyvoc.ipynb #object-object-name-name-pose
@@ -1077,57 +1362,70 @@ ANNOTATION = '''<annotation>
 '''
 
 # %% ../nbs/00_toyvoc.ipynb #write-picture
-def write_picture(devkit, image_id, img, notes):
-    "The JPEG and the XML of one picture; VOC counts pixels from 1 and names the last one inside"
+def write_image(devkit, image_id, img, notes):
+    "The JPEG and the XML of one image; VOC counts pixels from 1 and names the last one inside"
     voc, (h, w) = Path(devkit)/'VOC2007', img.shape[:2]
-    Image.fromarray(img).save(voc/'JPEGImages'/f'{image_id}.jpg', quality=85, subsampling=0, optimize=True)
-    objects = ''.join(OBJECT.format(n.name, n.truncated, n.difficult, *(v + 1 for v in n.box)) for n in notes)
-    (voc/'Annotations'/f'{image_id}.xml').write_text(ANNOTATION.format(image_id, w, h, objects), encoding='utf-8')
+    Image.fromarray(img).save(voc/'JPEGImages'/f'{image_id}.jpg', quality=85, subsampling=0,
+                              optimize=True)
+    objects = ''.join(OBJECT.format(n.name, n.truncated, n.difficult, *(v + 1 for v in n.box))
+                      for n in notes)
+    (voc/'Annotations'/f'{image_id}.xml').write_text(ANNOTATION.format(image_id, w, h, objects),
+                                                     encoding='utf-8')
 
 # %% ../nbs/00_toyvoc.ipynb #draw-pictures
-def draw_pictures(devkit, n_trainval, n_test, seed, part=0, parts=1):
-    "Write every `parts`-th picture from `part` on; yields after each"
+def draw_images(devkit, n_trainval, n_test, seed, part=0, parts=1):
+    "Write every `parts`-th image from `part` on; yields after each"
     for i in range(part, n_trainval + n_test, parts):
         split, k = ('trainval', i) if i < n_trainval else ('test', i - n_trainval)
-        write_picture(devkit, f'{i + 1:06d}', *(course_scene() if i == 0 else scene(random.Random(f'{seed}-{split}-{k}'))))
+        write_image(devkit, f'{i + 1:06d}',
+                      *(course_scene() if i == 0 else scene(random.Random(f'{seed}-{split}-{k}'))))
         yield i
 
 # %% ../nbs/00_toyvoc.ipynb #worker-import-sys-json-from
 WORKER = '''import sys, json
-from yolov3_nb.toyvoc import draw_pictures
-for i in draw_pictures(*json.loads(sys.argv[1])): print(i, flush=True)'''
+from yolov3_nb.toyvoc import draw_images
+for i in draw_images(*json.loads(sys.argv[1])): print(i, flush=True)'''
 
 # %% ../nbs/00_toyvoc.ipynb #crew
 @contextlib.contextmanager
 def crew(devkit, n_trainval, n_test, seed, workers):
-    "Plain Python processes that draw the pictures between them: nothing of the calling script or notebook is imported a second time"
+    "Plain Python processes that share the drawing; they import nothing of the calling script"
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(p or os.getcwd() for p in sys.path))
-    jobs = [subprocess.Popen([sys.executable, '-c', WORKER, json.dumps([str(devkit), n_trainval, n_test, seed, k, workers])],
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) for k in range(workers)]
-    try: yield jobs
+    jobs = [subprocess.Popen([sys.executable, '-c', WORKER,
+                              json.dumps([str(devkit), n_trainval, n_test, seed, k, workers])],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+            for k in range(workers)]
+    try:
+        yield jobs
     finally:
         for job in jobs:
-            if job.poll() is None: job.kill()
+            if job.poll() is None:
+                job.kill()
             job.communicate()
 
 # %% ../nbs/00_toyvoc.ipynb #draw-all
 def draw_all(devkit, n_trainval, n_test, seed, workers, progress):
-    "All pictures, in this process or by `workers` others"
+    "All images, in this process or by `workers` others"
     n = n_trainval + n_test
-    with tqdm(total=n, desc='ToyVOC', unit='picture', disable=not progress, mininterval=.5) as bar:
+    with tqdm(total=n, desc='ToyVOC', unit='image', disable=not progress, mininterval=.5) as bar:
         if workers == 1:
-            for _ in draw_pictures(devkit, n_trainval, n_test, seed): bar.update()
+            for _ in draw_images(devkit, n_trainval, n_test, seed):
+                bar.update()
             return
         with crew(devkit, n_trainval, n_test, seed, workers) as jobs:
-            for lines in zip_longest(*(job.stdout for job in jobs)): bar.update(sum(l is not None for l in lines))
+            for lines in zip_longest(*(job.stdout for job in jobs)):
+                bar.update(sum(line is not None for line in lines))
             for job in jobs:
-                if job.wait(): raise OSError((job.stderr.read().strip().splitlines() or ['a process that draws was stopped'])[-1])
+                if job.wait():
+                    raise OSError((job.stderr.read().strip().splitlines()
+                                   or ['a process that draws was stopped'])[-1])
 
 # %% ../nbs/00_toyvoc.ipynb #write-sets
 def write_sets(devkit, n_trainval, n_test):
     "The lists of ids: val is the first 15 % of trainval"
     ids, n_val = [f'{i + 1:06d}' for i in range(n_trainval + n_test)], max(round(n_trainval*.15), 1)
-    for name, part in dict(val=ids[:n_val], train=ids[n_val:n_trainval], trainval=ids[:n_trainval], test=ids[n_trainval:]).items():
+    for name, part in dict(val=ids[:n_val], train=ids[n_val:n_trainval], trainval=ids[:n_trainval],
+                           test=ids[n_trainval:]).items():
         (devkit/'VOC2007/ImageSets/Main'/f'{name}.txt').write_text(''.join(f'{i}\n' for i in part))
 
 # %% ../nbs/00_toyvoc.ipynb #data-home
@@ -1138,11 +1436,15 @@ def data_home() -> Path: # $YOLOV3_HOME, or ~/.cache/yolov3_nb
 # %% ../nbs/00_toyvoc.ipynb #unfinished
 @contextlib.contextmanager
 def unfinished(root):
-    "A folder beside the finished one to build in; whatever is left of it, or of one whose process was killed, is removed"
-    clear = lambda: [shutil.rmtree(old, ignore_errors=True) for old in root.glob('.unfinished-*')]
+    "A folder to build in, beside the finished one; leftovers of it and of older ones are removed"
+    def clear():
+        for old in root.glob('.unfinished-*'):
+            shutil.rmtree(old, ignore_errors=True)
     clear()
-    try: yield Path(tempfile.mkdtemp(prefix='.unfinished-', dir=root))
-    finally: clear()
+    try:
+        yield Path(tempfile.mkdtemp(prefix='.unfinished-', dir=root))
+    finally:
+        clear()
 
 # %% ../nbs/00_toyvoc.ipynb #version-2
 VERSION = 4
@@ -1172,24 +1474,29 @@ def build(root, devkit, recipe, workers, progress):
     "Draw everything in an unfinished folder, then give it its name"
     n_trainval, n_test, seed = (recipe[k] for k in ('n_trainval', 'n_test', 'seed'))
     with unfinished(root) as new:
-        for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'): (new/'VOC2007'/folder).mkdir(parents=True)
-        draw_all(new, n_trainval, n_test, seed, workers if n_trainval + n_test > 50 else 1, progress)
+        for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+            (new/'VOC2007'/folder).mkdir(parents=True)
+        draw_all(new, n_trainval, n_test, seed, workers if n_trainval + n_test > 50
+                 else 1, progress)
         write_sets(new, n_trainval, n_test)
         (new/'toyvoc.json').write_text(json.dumps(recipe))
-        if devkit.exists(): devkit.rename(root/'.unfinished-old')
+        if devkit.exists():
+            devkit.rename(root/'.unfinished-old')
         new.chmod(0o755)
         new.rename(devkit)
 
 # %% ../nbs/00_toyvoc.ipynb #make-toyvoc
 def make_toyvoc(
     root:str|Path=None, # folder that will hold VOCdevkit; `data_home()/'toyvoc'` where None
-    n_trainval:int=2000, # pictures to learn from: the first 15 % are val, the others train
-    n_test:int=500, # pictures to test on
-    seed:int=42, # another seed, other pictures (all but `COURSE_IMAGE`)
+    n_trainval:int=2000, # images to learn from: the first 15 % are val, the others train
+    n_test:int=500, # images to test on
+    seed:int=42, # another seed, other images (all but `COURSE_IMAGE`)
     workers:int=None, # processes that draw; where None one a core, at most 8
     progress:bool=True, # show a progress bar
 ) -> Path: # root
-    "Draw the data set unless it is there; `InputError` where root holds another one or cannot be written"
+    """Draw the data set unless it is there.
+
+    Raises `InputError` where root holds another one or cannot be written."""
     root = Path(root or data_home()/'toyvoc').expanduser()
     devkit = root/'VOCdevkit'
     recipe = dict(n_trainval=n_trainval, n_test=n_test, seed=seed, version=VERSION)
@@ -1214,11 +1521,12 @@ def make_toyvoc(
 def toyvoc_digest(
     root:str|Path, # as given to or returned by `make_toyvoc`
 ) -> str: # 64 hexadecimal digits
-    "SHA-256 over the annotations and the decoded pixels of all pictures, in the order of their ids"
+    "SHA-256 over the annotations and the decoded pixels of all images, in the order of their ids"
     voc, digest = Path(root)/'VOCdevkit/VOC2007', hashlib.sha256()
     for xml in sorted((voc/'Annotations').glob('*.xml')):
         digest.update(xml.read_bytes())
-        with Image.open(voc/'JPEGImages'/f'{xml.stem}.jpg') as img: digest.update(np.asarray(img).tobytes())
+        with Image.open(voc/'JPEGImages'/f'{xml.stem}.jpg') as img:
+            digest.update(np.asarray(img).tobytes())
     return digest.hexdigest()
 
 # %% ../nbs/00_toyvoc.ipynb #toyvoc-digest-0cd842524a5354

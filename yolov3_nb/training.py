@@ -10,6 +10,7 @@ __all__ = ['SCHEDULES', 'DATA_MODULES', 'Pictures', 'decay_groups', 'wsd_factor'
            'resize_batch', 'trim_batch']
 
 # %% ../nbs/08_training.ipynb #imports-export
+import io
 import math
 from functools import partial
 from itertools import islice
@@ -30,6 +31,7 @@ from .data import InputError, VOCDataset, draw_boxes, without_bad
 from .durable import Milestones, WholeEpochs  # noqa: F401, handed on
 from .durable import (Interruptible, checkpoints, due, final_model, start_worker,
                                whole_epoch)
+from .files import write_whole
 from .loading import (complete_dataset, deal_batches, group_by_shape, input_size,
                                letterbox_shape, resize_batch, trim_batch)
 from .loss import grid_accuracies, grid_counts, original_loss, yolo_loss
@@ -451,29 +453,20 @@ def voc_split(
     classes=VOC_CLASSES, # class names
     limit:int=None, # only the first so many images
     skip_bad:bool=False, # leave out, and name, images that cannot be used
+    other_classes:str='refuse', # objects of a class not in `classes`: 'refuse' or 'ignore'
 ): # a `VOCDataset`; None where no sets are named
     "The images of some splits of a VOC devkit."
     if not sets:
         return None
-    ds = VOCDataset(root, sets, classes)
+    ds = VOCDataset(root, sets, classes, other_classes=other_classes)
     if limit:
         ds = ds.select(range(min(limit, len(ds))))
     return without_bad(ds) if skip_bad else ds
 
 class VOCDataModule(DetectionDataModule):
-    "`DetectionDataModule.from_voc` as a class; older checkpoints know it by this name."
-    def __init__(self,
-        root:str|Path, # folder that holds VOCdevkit
-        train=(('2007', 'train'),), # (year, split) pairs to learn from
-        val=(('2007', 'val'),), # to choose recipes by; empty: none
-        test=(('2007', 'test'),), # for the final figures only; empty: none
-        classes=VOC_CLASSES, # class names, in the order of their labels
-        limit:int=None, # only the first so many images of each split
-        skip_bad:bool=False, # leave out, and name, images that cannot be used
-        **kwargs, # for `DetectionDataModule`
-    ):
-        splits = [voc_split(root, sets, classes, limit, skip_bad) for sets in (train, val, test)]
-        super().__init__(*splits, classes=classes, **kwargs)
+    "`DetectionDataModule.from_voc` as a class; older code and checkpoints know it by this name."
+    def __init__(self, *args, **kwargs):
+        vars(self).update(vars(self.from_voc(*args, **kwargs)))
 
 # %% ../nbs/08_training.ipynb #accuracy_lines
 def accuracy_lines(
@@ -554,8 +547,9 @@ class PredictionImages(Callback):
             return
         sheet = self.sheet(final_model(trainer, module), trainer.datamodule.watched)
         epoch = trainer.current_epoch
-        self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(self.folder/f'epoch_{epoch:03d}.png')
+        file = io.BytesIO()
+        Image.fromarray(sheet).save(file, 'png')
+        write_whole({self.folder/f'epoch_{epoch:03d}.png': file.getvalue()})
         for logger in trainer.loggers:
             if hasattr(logger.experiment, 'add_image'):
                 logger.experiment.add_image('predictions', sheet, epoch, dataformats='HWC')
