@@ -18,6 +18,14 @@ FLAGS = ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-u
          '--no-first-run')
 
 
+def pytest_collection_modifyitems(config, items):
+    "With several processes the tests of a file stay in one, as do those that build the site."
+    if config.pluginmanager.hasplugin('xdist'):
+        for item in items:
+            name = 'site' if item.path.stem.startswith('test_site') else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope='session')
 def tool():
     "tool('site') is tools/site.py, under a name that hides nothing of the standard library."

@@ -350,6 +350,41 @@ def test_images_of_one_name_in_two_years_are_two(tmp_path):
     assert ds.ids == ['a', 'a'] and ds.image_path(0) != ds.image_path(1)
 
 
+# what a mutation of the code once survived
+
+def test_the_largest_anchors_belong_to_the_coarsest_grid():
+    "Else `--anchors auto` would ruin a run without a word."
+    from yolov3_nb.anchors import kmeans_anchors
+    sides = torch.tensor([[10., 10], [12, 10], [14, 10], [50, 50], [52, 50], [54, 50], [200, 200],
+                          [204, 200], [208, 200]])
+    areas = kmeans_anchors(sides).prod(-1)
+    assert (areas[0] > areas[1].max()).all() and (areas[1] > areas[2].max()).all()
+    assert (areas.sort(-1).values == areas).all()
+
+
+@pytest.mark.parametrize('name', ['wsd', 'cosine', 'constant'])
+def test_a_schedule_climbs_for_its_share_of_the_steps(name):
+    from yolov3_nb.training import make_schedule
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=.8)
+    schedule = make_schedule(optimizer, name, .8, 16, .5)
+    rates = []
+    for _ in range(16):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        schedule.step()
+    assert np.allclose(rates[:8], .1 * np.arange(1, 9)) and max(rates) == pytest.approx(.8)
+
+
+@pytest.mark.parametrize('side, far', [(0, -9), (1, -9), (2, 109), (3, 39)])
+def test_a_box_far_outside_is_refused_on_each_side_of_an_oblong_image(side, far):
+    from yolov3_nb.formats import clip_box
+    box = [10., 10, 20, 20]
+    assert clip_box(tuple(box), (30, 100), edge=1.) == (10, 10, 20, 20)
+    box[side] = far
+    with pytest.raises(InputError, match='outside its image of 100×30'):
+        clip_box(tuple(box), (30, 100), edge=1.)
+
+
 # images without objects, classes without images
 
 def tiny_model(classes):

@@ -64,9 +64,20 @@ def test_the_readme_marks_the_commands_that_ci_runs():
     assert readme_command(ROOT, 'test') == 'pip install -e ".[dev]" && python tools/test.py'
 
 
-@pytest.mark.parametrize('cores, threads', [(1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (64, 8)])
-def test_each_process_gets_its_share_of_the_cores(tool, cores, threads):
-    assert tool('test').threads(cores) == threads
+def test_the_plain_command_runs_as_the_one_with_a_thread_count(tool):
+    "`python tools/test.py` and `OMP_NUM_THREADS=1 python tools/test.py` start the same."
+    plain = {'PATH': '/bin', 'HOME': '/root'}
+    environment = tool('test').environment
+    assert environment(plain) == environment(plain | {'OMP_NUM_THREADS': '1'})
+    assert environment(plain) == plain | {'OMP_NUM_THREADS': '1'}
+
+
+def test_pytest_runs_files_side_by_side_where_it_can(tool, monkeypatch):
+    module = tool('test')
+    monkeypatch.setattr(module.importlib.util, 'find_spec', lambda name: name)
+    assert [module.several(cores)[:2] for cores in (1, 2, 64)] == [[], ['-n', '2'], ['-n', '8']]
+    monkeypatch.setattr(module.importlib.util, 'find_spec', lambda name: None)
+    assert module.several(64) == []
 
 
 @pytest.mark.parametrize('given, seen', [(None, '1'), ('3', '3')])

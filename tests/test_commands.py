@@ -3,6 +3,7 @@ what they write is whole or not there."""
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -80,6 +81,41 @@ def test_what_cannot_work_is_one_sentence_and_leaves_nothing(main, line, says, t
     assert not [line for line in said[:-1] if 'Skipped: ' not in line], said
     # no folder of a run, nothing half-written, and what was there is there
     assert sorted(os.listdir()) == ['empty', 'notes.json']
+
+SCRIPTS = dict(re.findall(r'(yolov3_\w+)=yolov3_nb\.cli:(\w+)', (ROOT/'settings.ini').read_text()))
+
+@pytest.mark.parametrize('name', SCRIPTS)
+def test_what_nobody_expected_is_a_sentence_and_debug_shows_the_traceback(
+        name, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise KeyError('the moon')
+
+    monkeypatch.setattr(cli.FlagParser, 'parse_args', fail)
+    monkeypatch.setattr('sys.argv', [f'/usr/bin/{name}'])
+    for argv in ([], ['--debug']):
+        with pytest.raises(SystemExit) as e:
+            getattr(cli, SCRIPTS[name])(argv)
+        said = capsys.readouterr().err.strip().splitlines()
+        assert e.value.code == 1, said
+        assert said[-1].startswith(f"{name}: A fault of this program (KeyError: 'the moon'; ")
+        assert '--debug' in said[-1], said
+        assert said[0].startswith('Traceback') if argv else len(said) == 1, said
+
+def test_every_command_is_one_and_knows_debug():
+    assert len(SCRIPTS) >= 7
+    assert all(hasattr(getattr(cli, function), '__wrapped__') for function in SCRIPTS.values())
+    for parser in (cli.train_parser, cli.eval_parser, cli.predict_parser, cli._export_parser,
+                   cli.data_parser, cli._app_parser):
+        assert '--debug' in parser().format_help()
+    for line in ('toy --debug', '--debug toy', 'inspect --debug x', 'import --debug a b',
+                 'download --debug'):
+        assert cli.data_parser().parse_args(line.split()).debug
+
+def test_a_reader_that_has_had_enough_is_no_fault():
+    done = subprocess.run(
+        'yolov3_train --help | true; echo ${PIPESTATUS[0]}', shell=True, executable='/bin/bash',
+        capture_output=True, text=True, timeout=120)
+    assert done.stderr == '' and done.stdout.strip() in ('0', '141')
 
 def test_what_lightning_says_is_cut_to_a_sentence():
     assert learner.first_sentence(

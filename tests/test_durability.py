@@ -2,12 +2,23 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from yolov3_nb import cli, learner
+from yolov3_nb.durable import Interruptible, WholeCheckpoints
+from yolov3_nb.files import Claim, InputError
+from yolov3_nb.learner import Learner
+from yolov3_nb.model import YOLOv3
+from yolov3_nb.prediction import Journal
+from yolov3_nb.recipe import Recipe
+from yolov3_nb.runs import write_result
 
 # Forks a process a run, so that the imports are paid for once. A run kills itself, after a given
 # step, with a signal that nothing can catch.
@@ -33,6 +44,12 @@ def finish(self): # what follows the whole training is not what may be lost here
     (self.run/'spent').write_text(str(time.time() - self.start))
     sys.exit(0)
 Learner._keep_weights = finish
+
+def note_the_open_file(self): # a file that is still mapped must not be written over
+    mapped = Path('/proc/self/maps')
+    if mapped.exists() and 'last.ckpt' in mapped.read_text():
+        (Path(self.trainer.default_root_dir)/'mapped').touch()
+training.LitYOLOv3.on_train_start = note_the_open_file
 
 def make_older(file):
     "As if it had trained an hour longer."
@@ -155,6 +172,12 @@ def test_a_run_that_stops_says_where_and_how_to_go_on(runs, name, says):
     assert 'Traceback' not in log, log[-2000:]
 
 
+@pytest.mark.parametrize('name', ['whole', *NAMES])
+def test_nothing_is_left_open_or_unfinished(runs, name):
+    run = runs[0]/name
+    assert not (run/'mapped').exists() and not list(run.rglob('.*'))
+
+
 def test_each_epoch_is_in_the_log_once(runs):
     for name in ('stopped', 'terminated', 'late'):
         log = (runs[0]/f'{name}.log').read_text()
@@ -164,3 +187,180 @@ def test_each_epoch_is_in_the_log_once(runs):
 def test_the_time_of_a_run_is_that_of_all_its_pieces(runs):
     spent = {name: float((runs[0]/name/'spent').read_text()) for name in ('stopped', 'late')}
     assert spent['stopped'] < 3600 < spent['late']
+
+
+# commands that are killed at any moment
+
+def test_kills_and_full_disks_leave_whole_files_and_the_same_command_goes_on(tool, tmp_path):
+    "A few of what tools/kills.py tries; `python tools/kills.py` tries more."
+    few = ['--kills', '5', '--disks', '2', '--seed', '4']
+    only = [word for name in ('train', 'predict', 'download') for word in ('--only', name)]
+    done = subprocess.run([sys.executable, learner.__file__.replace('yolov3_nb/learner.py',
+                                                                    'tools/kills.py'), *few, *only],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=600,
+                          env=os.environ | {'CUDA_VISIBLE_DEVICES': ''})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert '0 with a fault' in done.stdout and not list(tmp_path.iterdir())
+
+
+# a second process, and what must not be mixed or lost
+
+@pytest.fixture
+def another(tmp_path):
+    "another(file) is a process that claims the file until the test ends."
+    started = []
+
+    def claim(file):
+        code = (f'from yolov3_nb.files import Claim; c = Claim({str(file)!r}, "no"); '
+                'print(flush=True); input()')
+        started.append(subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE))
+        started[-1].stdout.readline()
+    yield claim
+    for process in started:
+        process.communicate(b'\n', timeout=30)
+
+
+def status_of(main, argv):
+    with pytest.raises(SystemExit) as ended:
+        main([str(arg) for arg in argv])
+    return ended.value.code
+
+
+def test_a_run_that_another_process_trains_is_refused(tmp_path, another, capsys):
+    (tmp_path/'settings.json').write_text('{"data": "nowhere"}')
+    another(tmp_path/'.lock')
+    assert status_of(cli.train, ['--resume', tmp_path]) == 2
+    assert 'is being trained by another process' in capsys.readouterr().err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['.lock', 'settings.json']
+
+
+def test_a_folder_that_another_process_predicts_into_is_refused(tmp_path, another, capsys):
+    (tmp_path/'out').mkdir()
+    (tmp_path/'out'/'unfinished.jsonl').touch()
+    another(tmp_path/'out'/'unfinished.jsonl')
+    argv = [tmp_path, '--out', tmp_path/'out', '--no-progress']
+    (tmp_path/'a.jpg').touch()
+    assert status_of(cli.predict, argv) == 2
+    assert 'is being written by another process' in capsys.readouterr().err
+    assert [file.name for file in (tmp_path/'out').iterdir()] == ['unfinished.jsonl']
+
+
+def test_a_journal_is_read_up_to_its_last_whole_line_and_goes_on_there(tmp_path):
+    line = dict(images=[{'image': 'a'}], detections=[], skipped=[])
+    journal = Journal(tmp_path, {'asked': 1})
+    journal.keep(['a'], **line)
+    journal.close(finished=False)
+    for name in ('b', 'c'):  # killed twice, within a line
+        with open(tmp_path/'unfinished.jsonl', 'a') as f:
+            f.write('{"files": ["half a li')
+        journal = Journal(tmp_path, {'asked': 1})
+        journal.keep([name], **line)
+        journal.close(finished=False)
+    journal = Journal(tmp_path, {'asked': 1})
+    assert journal.files == {'a', 'b', 'c'} and len(journal.images) == 3
+    journal.close(finished=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('text', ['[]\n', '{"asked": 2}\n', '{"asked": 1}\nnull\n', '\0\n',
+                                  '{"asked": 1}\n{"files": 1}\n', '{"asked": 1}\n{}\n'])
+def test_a_journal_of_something_else_is_refused_and_stays(tmp_path, text):
+    (tmp_path/'unfinished.jsonl').write_text(text)
+    with pytest.raises(InputError, match='damaged|other images, weights or settings'):
+        Journal(tmp_path, {'asked': 1})
+    assert (tmp_path/'unfinished.jsonl').read_text() == text
+
+
+def test_a_claim_ends_with_its_process(tmp_path):
+    subprocess.run([sys.executable, '-c', 'import os, signal; from yolov3_nb.files import Claim\n'
+                    f'Claim({str(tmp_path/"lock")!r}, "no"); os.kill(os.getpid(), signal.SIGKILL)'])
+    assert (tmp_path/'lock').exists()
+    Claim(tmp_path/'lock', 'refused').release()
+    assert not (tmp_path/'lock').exists()
+
+
+def with_network(run, **recipe):
+    "A learner that has just trained a network, as far as its methods can tell."
+    made = Learner(recipe=Recipe(size=64, **recipe), run=run)
+    made.module = SimpleNamespace(model=YOLOv3(20, .0625, image_size=64))
+    loop = SimpleNamespace(batch_progress=SimpleNamespace(is_last_batch=False))
+    stopper = Interruptible(run)
+    stopper.asked = signal.SIGINT
+    made.trainer = SimpleNamespace(
+        callbacks=[stopper],
+        strategy=SimpleNamespace(root_device='cpu'), current_epoch=1, global_step=3,
+        fit_loop=SimpleNamespace(epoch_loop=loop))
+    return made
+
+
+def test_figures_of_other_weights_are_set_aside(tmp_path):
+    "A run that trained on, and was stopped before it was measured, is not finished."
+    for name in ('metrics.json', 'report.html'):
+        (tmp_path/name).write_text('{}')
+    made = with_network(tmp_path)
+    made._keep_weights()
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ['before_metrics.json', 'before_report.html', 'weights']
+    assert not made._is_finished()
+
+
+def test_the_weights_of_a_finished_run_outlive_its_interrupted_extension(tmp_path, capsys):
+    made = with_network(tmp_path)
+    made._keep_weights()
+    before = (tmp_path/'weights'/'model.safetensors').read_bytes()
+    (tmp_path/'metrics.json').write_text('{}')
+    torch.nn.init.ones_(made.module.model.head5.pred.weight)
+    assert not made._end()
+    assert (tmp_path/'weights'/'model.safetensors').read_bytes() == before
+    assert (tmp_path/'weights_so_far'/'model.safetensors').read_bytes() != before
+    assert 'weights_so_far' in capsys.readouterr().err
+
+
+def test_best_without_validation_images_says_that_it_is_the_last(tmp_path, capsys):
+    with_network(tmp_path, checkpoint='best')._keep_weights()
+    assert 'chosen on validation images' in capsys.readouterr().out
+    with_network(tmp_path, checkpoint='last')._keep_weights()
+    assert capsys.readouterr().out == ''
+
+
+def test_the_trainer_of_a_run_writes_whole_checkpoints(tmp_path):
+    trainer = learner.make_trainer(Recipe(accelerator='cpu', progress=False), tmp_path)
+    assert isinstance(trainer.strategy.checkpoint_io, WholeCheckpoints)
+
+
+def test_half_a_checkpoint_never_takes_the_place_of_a_whole_one(tmp_path, monkeypatch):
+    file = tmp_path/'last.ckpt'
+    WholeCheckpoints().save_checkpoint({'step': 1}, file)
+    whole = file.read_bytes()
+
+    def half(self, data):
+        with open(self, 'wb') as f:
+            f.write(data[:100])
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_bytes', half)
+    with pytest.raises(OSError):
+        WholeCheckpoints().save_checkpoint({'step': 2}, file)
+    assert file.read_bytes() == whole and list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize('written, kept', [
+    (b'step,loss\n1,2.5\n', b'step,loss\n1,2.5\n'),
+    (b'step,loss\n1,2.5\n2,2', b'step,loss\n1,2.5\n'),
+    (b'step,lo', b''), (b'', b'')])
+def test_a_log_that_was_cut_within_a_line_can_be_read(tmp_path, written, kept):
+    (tmp_path/'metrics.csv').write_bytes(written)
+    learner.keep_log(tmp_path)
+    assert (tmp_path/'metrics_000.csv').read_bytes() == kept
+    assert len(learner.read_curves(tmp_path)) == kept.count(b'\n1')
+
+
+def test_a_better_result_is_not_replaced_in_silence(tmp_path, capsys):
+    for map50 in (.5, .4):
+        metrics = dict(map50=map50, ap50={'dog': map50})
+        write_result(tmp_path/'a.json', dict(metrics=metrics, data=dict(test='t'), date='',
+                                             command='', commit=''))
+    assert json.loads((tmp_path/'a.json').read_text())['metrics']['map50'] == .5
+    assert json.loads((tmp_path/'a-1.json').read_text())['metrics']['map50'] == .4
+    assert 'a.json holds a result that is better' in capsys.readouterr().out

@@ -204,7 +204,8 @@ def test_predict_takes_names_from_standard_input(tmp_path, tiny, picture):
     written = sorted(os.listdir(tmp_path/'out'))
     assert written == ['detections.csv', 'detections.json', 'x-2.jpg', 'x.jpg']
 
-def test_ctrl_c_keeps_what_was_done(tmp_path, tiny, picture, monkeypatch):
+def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on(
+        tmp_path, tiny, picture, monkeypatch):
     from yolov3_nb import cli, prediction
     for name in 'abc':
         cv2.imwrite(str(tmp_path/f'{name}.png'), picture)
@@ -212,12 +213,25 @@ def test_ctrl_c_keeps_what_was_done(tmp_path, tiny, picture, monkeypatch):
         if path.name == 'c.png':
             raise KeyboardInterrupt
         return read_image(path)
+    images = [str(tmp_path/f'{name}.png') for name in 'abc']
+    out = tmp_path/'out'
+    argv = [*images, '--weights', str(tiny), '--out', str(out), '--batch', '1', '--no-progress']
     monkeypatch.setattr(prediction, 'read_image', read)
     with pytest.raises(SystemExit, match='130'):
-        cli.predict([str(tmp_path), '--weights', str(tiny), '--out', str(tmp_path/'out'), '--batch',
-                     '1', '--no-progress'])
-    assert [i['annotated']
-            for i in json.loads(
-                # b was waiting for its batch
-                (tmp_path/'out'/'detections.json').read_text())['images']] == ['a.jpg']
-    assert sorted(os.listdir(tmp_path/'out')) == ['a.jpg', 'detections.csv', 'detections.json']
+        cli.predict(argv)
+    def done():
+        return [i['annotated'] for i in json.loads((out/'detections.json').read_text())['images']]
+    assert done() == ['a.jpg']   # b was waiting for its batch
+    tables = ['detections.csv', 'detections.json']
+    assert sorted(os.listdir(out)) == ['a.jpg', *tables, 'unfinished.jsonl']
+    with pytest.raises(SystemExit, match='2'):  # of other settings
+        cli.predict([*argv, '--score', '.9'])
+    monkeypatch.undo()
+    read_again, first = [], read_image
+    monkeypatch.setattr(prediction, 'read_image',
+                        lambda path: read_again.append(path.name) or first(path))
+    with open(out/'unfinished.jsonl', 'a') as f:  # as a kill leaves it
+        f.write('{"files": ["half a li')
+    cli.predict(argv)
+    assert done() == ['a.jpg', 'b.jpg', 'c.jpg'] and read_again == ['b.png', 'c.png']
+    assert sorted(os.listdir(out)) == ['a.jpg', 'b.jpg', 'c.jpg', *tables]

@@ -1,11 +1,12 @@
 """Run all tests, quickly on few cores: `python tools/test.py [notebooks] [tests]`; both by default.
 
-`notebooks` is `nbdev_test` on every notebook, `tests` is pytest on tests/. nbdev_test starts one
-process a core, eight at most, and each would compute with as many threads as there are cores: on
-two cores, four threads that wait for each other. So each process gets its share of the cores, by
-OMP_NUM_THREADS; a value that is set already is kept. Both parts run, whatever the first one finds;
-the exit status is 1 where one of them failed."""
+`notebooks` is `nbdev_test` on every notebook, `tests` is pytest on tests/. Both start a process a
+core, eight at most, and each would compute with as many threads as there are cores: on two cores,
+four threads that wait for each other. So each process gets one thread, by OMP_NUM_THREADS; a value
+that is set already is kept. pytest needs pytest-xdist for several processes, and takes one without
+it. Both parts run, whatever the first one finds; the exit status is 1 where one of them failed."""
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -17,21 +18,28 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 8  # nbdev_test's own limit
 
 
-def threads(cores):
-    "How many threads each of nbdev_test's processes gets."
-    return max(1, cores // min(cores, WORKERS))
+def environment(given):
+    "The environment of the commands: one thread a process, unless a number is given."
+    return {'OMP_NUM_THREADS': '1'} | dict(given)
+
+
+def several(cores):
+    "Arguments with which pytest runs files side by side; tests of one file stay together."
+    if importlib.util.find_spec('xdist') is None or cores < 2:
+        return []
+    return ['-n', str(min(cores, WORKERS)), '--dist', 'loadgroup']
 
 
 def commands():
     "{part: its command}, of the environment that runs this script."
     here = str(Path(sys.executable).parent)
     nbdev_test = shutil.which('nbdev_test', path=here) or 'nbdev_test'
-    return dict(notebooks=[nbdev_test], tests=[sys.executable, '-m', 'pytest', '-q', 'tests'])
+    pytest = [sys.executable, '-m', 'pytest', '-q', 'tests', *several(os.cpu_count() or 1)]
+    return dict(notebooks=[nbdev_test], tests=pytest)
 
 
 def main(parts):
-    env = {'OMP_NUM_THREADS': str(threads(os.cpu_count() or 1))} | os.environ
-    failed = False
+    env, failed = environment(os.environ), False
     for part in parts:
         start = time.time()
         status = subprocess.call(commands()[part], cwd=ROOT, env=env)

@@ -76,7 +76,7 @@ def train(argv=None):
     if not done:
         signal_number = interruptible(learner.trainer).asked
         sys.exit(128 + signal_number if signal_number else 1)
-    if not learner.leads or not learner.trainer.is_global_zero:
+    if not learner.trainer.is_global_zero:
         sys.exit(0)
     if learner.result is None:
         figures = learner.evaluate()

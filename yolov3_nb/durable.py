@@ -99,7 +99,8 @@ def lost_patience(
 )->bool:
     "Whether a run had ended early when a checkpoint was written."
     found = [state for name, state in states.items() if str(name).startswith('Patience')]
-    return any(isinstance(state, dict) and bool(state.get('stopped_epoch')) for state in found)
+    ended = [state.get('stopped_epoch') for state in found if isinstance(state, dict)]
+    return any(isinstance(epoch, int) and epoch > 0 for epoch in ended)
 
 # %% ../nbs/20c_durable.ipynb #checkpoint_left
 def checkpoint_left(

@@ -23,7 +23,7 @@ from .anchors import MAX_STRETCH, STRIDES, scale_anchors
 from .augment import test_transform, unletterbox_boxes
 from .data import InputError
 from .model import ConvBlock, YOLOv3, check_finite_outputs, detect, eval_mode
-from .files import folder_beside
+from .files import check_target, folder_beside
 from .hub import check_side
 
 # %% ../nbs/11_export.ipynb #detect_images
@@ -179,14 +179,11 @@ def write_beside(
 ): # context: a new folder beside it; what is in it is moved to where `file` is if all went well
     "Nothing half-written: files are made in a folder of their own, and moved when whole."
     file = Path(file)
-    if file.is_dir():
-        raise InputError(f'{file} cannot be written (a folder is there): give another name.')
+    check_target(file)
     try:
         with folder_beside(file) as beside:
             yield beside
-            def is_last(path):
-                return path.name == file.name
-            for made in sorted(beside.iterdir(), key=is_last):
+            for made in sorted(beside.iterdir(), key=lambda path: path.name == file.name):
                 made.replace(file.parent/made.name)
     except OSError as e:
         raise InputError(f'{file} cannot be written ({e.strerror or e}): make room, or give '
@@ -219,7 +216,8 @@ def _gap_to_onnx(file, net, size):
     gaps = []
     for n in (1, 3):
         x = torch.rand(n, 3, size, size)
-        with torch.no_grad():
+        # without oneDNN, which the environment may let round to bfloat16
+        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
             gaps.append(largest_difference(session.run(None, {'images': x.numpy()}), net(x)))
     return max(gaps)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'IMAGE_ENDINGS', 'MAX_PIXELS', 'MAX_SIDE', 'InputError', 'InputWarning', 'regular_file', 'beside',
-           'remove_left', 'remove_empty', 'write_whole', 'folder_beside', 'check_writable', 'locked', 'Claim',
-           'to_json', 'write_json', 'read_json', 'read_xml', 'check_limits', 'read_image']
+           'remove_left', 'check_target', 'remove_empty', 'write_whole', 'folder_beside', 'check_writable', 'locked',
+           'Claim', 'to_json', 'write_json', 'read_json', 'read_xml', 'check_limits', 'read_image']
 
 # %% ../nbs/20_files.ipynb #imports-export
 import contextlib
@@ -86,6 +86,18 @@ def remove_left(
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+def check_target(
+    path:Path, # where a file shall be
+):
+    "`InputError` where a folder, a device or a pipe is: only a file is replaced by a file."
+    try:
+        other = path.exists() and not path.is_file()
+    except (OSError, ValueError):  # writing will say what is wrong
+        return
+    if other:
+        raise InputError(f'{path} cannot be written (a folder or a device is there): '
+                         'give another name.')
+
 def remove_empty(
     folders:list, # innermost first
 ):
@@ -108,6 +120,8 @@ def write_whole(
     "Write files beside their places, and move them there once all are whole."
     contents = {Path(path): data for path, data in files.items()}
     temporary = {path: beside(path) for path in contents}
+    for path in contents:
+        check_target(path)
     new_folders = _not_there(contents)
     try:
         for path, data in contents.items():

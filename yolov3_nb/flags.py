@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['FlagParser', 'reader', 'add_flags', 'flag_error', 'with_flags', 'text_flag', 'other_names', 'train_parser',
-           'terminated', 'command', 'command_line']
+           'terminated', 'command', 'leave_pipe_if_closed', 'command_line']
 
 # %% ../nbs/21b_flags.ipynb #imports-export
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -214,6 +215,9 @@ def command(
         except BrokenPipeError:  # nobody reads on, as in `… | head`
             _leave_pipe()
             sys.exit(128 + 13)
+        except SystemExit:
+            leave_pipe_if_closed()
+            raise
         except (Exception, KeyboardInterrupt) as e:
             if _wants_traceback(argv):
                 traceback.print_exc()
@@ -222,6 +226,7 @@ def command(
             if in_main:
                 signal.signal(signal.SIGTERM, before)
         text = f'{Path(sys.argv[0]).name}: {text}' if status != 130 else text
+        text = re.sub(r'\S{300,}', lambda name: f'{name[0][:150]}…{name[0][-100:]}', text)
         print(text.encode('utf-8', 'backslashreplace').decode(), file=sys.stderr)
         sys.exit(status)
     return script
@@ -230,6 +235,13 @@ def _leave_pipe():
     "Let what is still to be printed go nowhere"
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def leave_pipe_if_closed():
+    "Print what waits to be printed, unless nobody reads it"
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_pipe()
 
 def command_line(
     name:str, # of the console script

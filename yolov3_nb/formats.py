@@ -14,7 +14,6 @@ import random
 import re
 import shlex
 import shutil
-import tempfile
 import unicodedata
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +28,8 @@ from PIL import Image
 from .annotations import EDGE_TOLERANCE, flag_at
 from .annotations import text_at as _one
 from .loading import CheckedDataset
-from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits, read_image,
-                             read_xml)
+from .files import (FORMATS, IMAGE_ENDINGS, InputError, check_limits,
+                             folder_beside, read_image, read_xml)
 from .loading import other_boxes
 
 # %% ../nbs/12_own_images.ipynb #files
@@ -1190,18 +1189,18 @@ def import_folder(
     source, out = Path(os.path.expanduser(path)), Path(os.path.expanduser(out))
     data = from_folder(path, **options)
     inside = source if source.is_dir() else source.parent
-    if out.resolve().is_relative_to(inside.resolve()):
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(inside)):
         raise InputError(f'{out} lies in {inside}, which is only read: give a folder elsewhere.')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f'{out} is not empty: give a new folder.')
     year = re.sub(r'[^A-Za-z0-9]+', '-', name or data.name).strip('-') or 'mine'
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix='.unfinished-', dir=out.parent) as beside:
-            devkit = Path(beside)/'VOCdevkit'/f'VOC{year}'
+        with folder_beside(out) as beside:
+            devkit = beside/'VOCdevkit'/f'VOC{year}'
             written = _write_devkit(data, devkit, options.get('skip_bad', False))
             out.mkdir(exist_ok=True)
-            (Path(beside)/'VOCdevkit').rename(out/'VOCdevkit')
+            (beside/'VOCdevkit').rename(out/'VOCdevkit')
     except OSError as e:
         raise InputError(f'{out} cannot be written ({e.strerror or e}): make room, or give another '
                          'folder.') from None

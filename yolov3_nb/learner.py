@@ -49,7 +49,7 @@ def feeding(
     return dict(
         image_size=recipe.size, batch_size=recipe.batch, mosaic=recipe.mosaic,
         strength=recipe.strength, workers=recipe.workers, seed=recipe.seed, cache=recipe.cache,
-        rect=recipe.rect)
+        rect=recipe.rect, fast=recipe.fast)
 
 def holds_devkit(
     root:str|Path, # folder
@@ -571,6 +571,7 @@ class Learner:
             self.recipe, self.folder = read_recipe(led), led
         self.command = ['Learner.fit'] # what a record says made it
         self.start = time.time()
+        self.last = None # checkpoint file to go on from
         self.claim = None # on the run folder, as long as this process trains there
         self.model = None # the trained network, as it was saved
         self.figures, self.found, self.result = {}, {}, None # `found`: of the split in `metrics`
@@ -638,6 +639,8 @@ class Learner:
         try:
             if self.leads:
                 self._claim_run()
+            if self.recipe.is_open():  # what Lightning refuses is refused before data are read
+                make_trainer(replace(self.recipe, checkpoint='last', patience=0), self.run)
             dm, recipe = self.data, self.recipe  # which is settled with the data
             check_enough(recipe, dm, self.trainer.world_size)
             if self.leads and not recipe.skip_bad:
@@ -646,6 +649,7 @@ class Learner:
                 done = epochs_done(self._checkpoint) if self._checkpoint else 0
                 self.estimate = _time_estimate(recipe, dm, self.trainer, done)
             weights = sum(p.numel() for p in self.module.parameters())
+            self.last = self._checked_checkpoint()
             if self.leads:  # three checkpoints, each of four numbers a weight
                 check_writable(self.run, 48 * weights + 2**26, advice)
                 write_json(self.run/'settings.json', asdict(self.recipe))
@@ -690,7 +694,7 @@ class Learner:
 
     def _train(self)->bool: # whether all epochs are done
         "Train from the checkpoint, or from the start, and keep the weights"
-        last = self._checked_checkpoint()
+        last = self.last
         if last and self._is_trained():
             return self._end_with(self._checkpoint)
         if last:  # its tensors are mapped from the file, which training is going to replace
@@ -775,9 +779,10 @@ class Learner:
             print(f'Ended early, {self.stopped}.', flush=True)
             return self._keep_weights()
         self.broken_off = True
+        folder = self.run/'weights'
         if interruptible(trainer).asked:
-            finished = (self.run/'metrics.json').exists() # with fewer epochs: its weights stay
-            folder = self.run/('weights_so_far' if finished else 'weights')
+            if (self.run/'metrics.json').exists():  # figures of weights that stay
+                folder = self.run/'weights_so_far'
             save_weights(self.module.model, folder, self.recipe.half)
         else:  # time is up: these weights are what the run was to give by now
             folder = self.run/'weights'
@@ -795,8 +800,8 @@ class Learner:
         if self.recipe.checkpoint == 'best' and best.exists():
             self.module.load_state_dict(read_checkpoint(best)['state_dict'])
         elif self.recipe.checkpoint == 'best':
-            print('There were no validation images to choose the best weights by: '
-                  'the run ends with its last.', flush=True)
+            print('No weights were chosen on validation images: the run ends with its last.',
+                  flush=True)
         self._set_aside()
         save_weights(self.module.model.eval(), self.run/'weights', self.recipe.half)
         self._reopen()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'as_image', 'CheckedDataset', 'ItemDataset', 'complete_dataset', 'deal_batches', 'resize_batch', 'input_size',
            'letterbox_shape', 'group_by_shape', 'trim_batch', 'is_year', 'holds_voc', 'is_own', 'object_names',
-           'other_boxes', 'box_shapes', 'propose_size', 'proposals']
+           'other_boxes', 'box_shapes', 'propose_size', 'anchor_fit', 'proposals']
 
 # %% ../nbs/20d_loading.ipynb #imports-export
 import math
@@ -303,7 +303,7 @@ def propose_size(
     wanted = _VISIBLE / shapes.amax(1).quantile(.1).item()
     return min(most, max(low, 32 * math.ceil(wanted / 32 - 1e-6)))
 
-def _anchor_fit(
+def anchor_fit(
     shapes:Tensor, # (N, 2) widths and heights of boxes
     anchors, # (3, 3, 2) in the same unit
 )->float:
@@ -328,9 +328,9 @@ def proposals(
                     f'{_VISIBLE} pixels long or longer, three cells of the finest grid; at {size} '
                     f'it is {now}. A step then costs {(wanted / size)**2:.1f} times as much.')
     if anchors != 'auto' and len(shapes.unique(dim=0)) >= 9:
-        now = _anchor_fit(shapes, scale_anchors(ANCHORS[anchors], size))
+        now = anchor_fit(shapes, scale_anchors(ANCHORS[anchors], size))
         some = shapes[:: math.ceil(len(shapes) / 5000)]
-        then = _anchor_fit(shapes, kmeans_anchors(some))
+        then = anchor_fit(shapes, kmeans_anchors(some))
         if then > now + .02:
             said.append(f'Proposed: --anchors auto, nine by k-means, which have a mean IoU of '
                         f'{then:.2f} with these boxes; those of {anchors} have {now:.2f}.')

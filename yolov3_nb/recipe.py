@@ -302,6 +302,9 @@ class Recipe(Settings):
         False, 'training',
         'train without the margins that all images of a batch leave empty; like images share a '
         'batch', fixed=True)
+    fast:bool = setting(
+        False, 'training',
+        'augment whole batches on the device that trains, and not image by image', fixed=True)
     seed:int = setting(
         0, 'training', 'of weights, order and augmentation', 0, 2**32 - 1, fixed=True)
     # where and how it runs, and what it keeps

@@ -57,8 +57,8 @@ def new_folder(
     return folder, check_writable(folder, 2**24, 'give another with --out')
 
 # %% ../nbs/23_runs.ipynb #read_checkpoint
-_NEEDED = ('state_dict', 'optimizer_states', 'lr_schedulers', 'loops', 'callbacks', 'epoch',
-          'global_step')  # parts of a checkpoint that a run goes on from
+_NEEDED = dict(state_dict=dict, optimizer_states=list, lr_schedulers=list, loops=dict,
+               callbacks=dict, epoch=int, global_step=int)  # what a run goes on from
 
 def read_checkpoint(
     file:Path, # last.ckpt or best.ckpt of a run
@@ -76,6 +76,10 @@ def read_checkpoint(
     if missing:
         raise InputError(f'{file} lacks its {missing[0]}, so no run can go on from it: '
                          'move it away, and the run starts again from its settings.')
+    for part, kind in _NEEDED.items():
+        if not isinstance(found[part], kind):
+            raise InputError(f'{file} is damaged (its {part} is a {type(found[part]).__name__}): '
+                             'move it away, and the run starts again from its settings.')
     return found
 
 # %% ../nbs/23_runs.ipynb #check_checkpoint
@@ -120,7 +124,9 @@ def _other_place(
 )->str|None: # what is wrong; None: nothing
     "What a checkpoint does not say about where the run stood"
     wanted = {('loops', 'fit_loop', 'epoch_loop.batch_progress', 'is_last_batch'): bool,
-              ('lr_schedulers', 0): dict, ('epoch',): int, ('global_step',): int}
+              ('lr_schedulers', 0): dict}
+    if 'Interruptible' in found.get('callbacks', ()):  # older runs did not count their time
+        wanted['callbacks', 'Interruptible', 'seconds'] = (int, float)
     for path, kind in wanted.items():
         value = found
         try:
@@ -129,7 +135,7 @@ def _other_place(
         except (LookupError, TypeError):
             return f"its {'.'.join(map(str, path))} is missing"
         if not isinstance(value, kind):
-            return f"its {'.'.join(map(str, path))} is {value!r:.40} and no {kind.__name__}"
+            return f"its {'.'.join(map(str, path))} is a {type(value).__name__}"
 
 def check_checkpoint(
     file:Path, # for the sentence

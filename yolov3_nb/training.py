@@ -31,6 +31,7 @@ from .data import InputError, VOCDataset, draw_boxes, without_bad
 from .durable import Milestones, WholeEpochs  # noqa: F401, handed on
 from .durable import (Interruptible, checkpoints, due, final_model, start_worker,
                                whole_epoch)
+from .fast import FastDataset, RawBatch, as_it_is, augment_batch
 from .files import write_whole
 from .loading import (complete_dataset, deal_batches, group_by_shape, input_size,
                                letterbox_shape, resize_batch, trim_batch)
@@ -354,6 +355,7 @@ class DetectionDataModule(L.LightningDataModule):
         seed:int=0, # of order and augmentation
         cache:bool=False, # keep the shrunken images in memory
         rect:bool=False, # training batches of images that leave the same part of the square empty
+        fast:bool=False, # augment whole batches, on the device that trains
     ):
         super().__init__()
         self.train_ds = complete_dataset(train, classes)
@@ -368,6 +370,7 @@ class DetectionDataModule(L.LightningDataModule):
         self.seed = seed
         self.cache = cache
         self.rect = rect
+        self.fast = fast
         self.position = None  # where in the data an interrupted run stood
 
     @staticmethod
@@ -391,8 +394,11 @@ class DetectionDataModule(L.LightningDataModule):
             return
         plain = test_transform(self.image_size)
         augment = train_transform(self.image_size, self.strength) if self.strength else plain
-        self.train_set = DetectionDataset(self.train_ds, augment, self.image_size,
-                                          mosaic=self.mosaic, seed=self.seed, cache=self.cache)
+        options = dict(mosaic=self.mosaic, seed=self.seed, cache=self.cache)
+        if self.fast:
+            self.train_set = FastDataset(self.train_ds, self.image_size, self.strength, **options)
+        else:
+            self.train_set = DetectionDataset(self.train_ds, augment, self.image_size, **options)
         self.val_set = self.val_ds and DetectionDataset(self.val_ds, plain, self.image_size)
         self.test_set = self.test_ds and DetectionDataset(self.test_ds, plain, self.image_size)
         # what a run is watched on
@@ -404,7 +410,8 @@ class DetectionDataModule(L.LightningDataModule):
         return self.trainer.world_size, self.trainer.global_rank
 
     def loader(self, dataset, **kwargs):
-        return DataLoader(dataset, num_workers=self.workers, collate_fn=collate,
+        join = as_it_is if isinstance(dataset, FastDataset) else collate
+        return DataLoader(dataset, num_workers=self.workers, collate_fn=join,
                           worker_init_fn=start_worker, persistent_workers=self.workers > 0,
                           pin_memory=torch.cuda.is_available(), **kwargs)
 
@@ -423,6 +430,10 @@ class DetectionDataModule(L.LightningDataModule):
         full = len(self.train_set) >= self.batch_size * world
         return self.loader(self.train_set, batch_size=self.batch_size, sampler=sampler,
                            drop_last=full)
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return augment_batch(batch) if isinstance(batch, RawBatch) else batch
 
     def val_dataloader(self):
         return self.eval_dataloader(self.val_set)

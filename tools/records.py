@@ -1,0 +1,110 @@
+"""Make the tables of nbs/records.qmd, the records page: `python tools/records.py [--check]`.
+
+Each row is one file of results/ that one command has written. Rows are grouped by the images that
+they were measured on and sorted by mAP. The prose around the tables is kept as it stands. `--check`
+writes nothing and fails where the page is out of date."""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT/'nbs'/'records.qmd'
+TESTS = {'toyvoc-test': 'ToyVOC, 500 test images',
+         'voc07-test': 'PASCAL VOC 2007, 4,952 test images'}
+BLOB = 'https://github.com/yolov3-nb/yolov3_nb/blob/main/results'
+BEGIN = '<!-- made by tools/records.py: begin -->\n'
+END = '<!-- made by tools/records.py: end -->\n'
+
+
+def results():
+    "The files of results/ that hold one measured training run, by name."
+    found = {}
+    for file in sorted((ROOT/'results').glob('*.json')):
+        r = json.loads(file.read_text(encoding='utf-8'))
+        if r.get('command', '').find('yolov3_train') >= 0 and (r.get('metrics') or {}).get('map50'):
+            found[file.stem] = r
+    return found
+
+
+def images_seen(r):
+    "Training images seen: recorded, or epochs times images; a dash where neither is known."
+    seen = r.get('images_seen')
+    epochs = (r.get('settings') or {}).get('epochs')
+    if not seen and epochs:
+        seen = epochs * r['data']['n_train']
+    return f'{seen:,}' if seen else '–'
+
+
+def device(r):
+    "Device, processor and precision, as far as the file says."
+    parts = [r['device'], r.get('processor'), r.get('precision')]
+    return ', '.join(p for p in parts if p)
+
+
+def row(name, r):
+    "A line of the table."
+    m, net = r['metrics'], r['model']
+    accuracies = ' / '.join(f'{m[k]:.1f}' for k in ('class_acc', 'noobj_acc', 'obj_acc'))
+    command = r['command'].split(' --results')[0].replace('|', '\\|')
+    cells = [f"{m['map50']:.3f}", accuracies, f"{r['minutes']:.0f}", images_seen(r), device(r),
+             f"{net['parameters'] / 1e6:.1f} M, {net['image_size']} px",
+             f'[`{command}`]({BLOB}/{name}.json)']
+    return f"| {' | '.join(cells)} |"
+
+
+HEAD = ('| mAP@0.5 | class / no-object / object, % | minutes | images seen | device | network '
+        '| run |\n| ---: | --- | ---: | ---: | --- | --- | --- |')
+LADDER = """| recipe | mAP@0.5, validation | class / object, % | seeds | core minutes a run |
+| --- | ---: | --- | ---: | ---: |"""
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def ladder(name):
+    "The rungs of one ladder, each a line."
+    file = ROOT/'results'/f'{name}.json'
+    if not file.exists():
+        return ''
+    r = json.loads(file.read_text(encoding='utf-8'))
+    made = f"`{r['command']}` ([file]({BLOB}/{name}.json)), {device(r)}"
+    lines = [f'\n### {name}\n\n{made}\n', LADDER]
+    for rung in r['rungs']:
+        accuracies = ' / '.join(f'{mean(rung[k]):.1f}' for k in ('class_acc', 'obj_acc'))
+        cells = [rung['name'], f"{mean(rung['map50']):.3f}", accuracies, str(len(rung['seeds'])),
+                 f"{mean(rung['cpu_minutes']):.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return '\n'.join(lines) + '\n'
+
+
+def tables():
+    "What stands between the two marks of the page."
+    parts, rows = [], results()
+    for test, title in TESTS.items():
+        own = [(n, r) for n, r in rows.items() if r['data'].get('test') == test]
+        own.sort(key=lambda item: -item[1]['metrics']['map50'])
+        parts.append('\n'.join([f'\n## {title}\n', HEAD, *(row(*item) for item in own), '']))
+    parts += ['\n## Short runs, rung by rung\n\nEach rung adds one change to the recipe before '
+              'it, and is measured on validation images after a few epochs. Compare rungs of one '
+              'ladder only.\n', ladder('ladder_toy'), ladder('ladder_voc')]
+    return ''.join(parts) + '\n'
+
+
+def main(check):
+    old = PAGE.read_text(encoding='utf-8')
+    head, rest = old.split(BEGIN)
+    new = head + BEGIN + tables() + END + rest.split(END)[1]
+    if check:
+        return 'Out of date; run: python tools/records.py' if new != old else 0
+    PAGE.write_text(new, encoding='utf-8')
+    return 0
+
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--check', action='store_true',
+                   help='fail where the page is out of date, and change nothing')
+    sys.exit(main(p.parse_args().check))
