@@ -40,14 +40,14 @@ def test_every_door_of_the_table_leads_into_a_room():
     assert len(doors) == 18
 
 
-def test_prices_are_those_of_three_seeds_and_one_setting(museum):
+def test_prices_are_those_of_several_seeds_and_one_setting(museum):
     assert RESULTS['settings'] == museum.SETTINGS
     seeds = {}
     for run in RESULTS['runs']:
         seeds.setdefault(run['run'], []).append(run['seed'])
     used = set(re.findall(r"(?<![a-z])trained\('([^']+)'", '\n'.join(SOURCES.values())))
     assert used <= set(museum.NAMES)
-    assert used <= set(seeds)
+    assert {name: len(seeds.get(name, [])) for name in used if len(seeds.get(name, [])) < 2} == {}
     sound = [run['map50'] for run in RESULTS['runs'] if run['run'] == 'sound']
     assert min(sound) > .15  # clearly above noise
 
