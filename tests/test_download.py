@@ -174,8 +174,9 @@ def wrong(size):
     (len, 'wrong md5'), (lambda content: 600, 'a file of 600 bytes'),
     (lambda content: len(content) + 1, 'and not of')])
 def test_a_wrong_file_is_not_unpacked(tmp_path, size, says):
-    with serving(wrong(size)) as server, pytest.raises(InputError, match=says):
-        get(tmp_path, server)
+    with serving(wrong(size)) as server:
+        with pytest.raises(InputError, match=says):
+            get(tmp_path, server)
         # refused before a byte, or thrown away after the last
         assert len(server.asked) == 1 and left(tmp_path) == []
         with serving() as good:
@@ -287,8 +288,9 @@ def test_somebodys_devkit_is_not_written_over(tmp_path):
     mine = tmp_path/'VOCdevkit'/'VOC2007'/'Annotations'/'mine.xml'
     mine.parent.mkdir(parents=True)
     mine.write_text('mine')
-    with serving() as server, pytest.raises(InputError, match='is there and lacks'):
-        get(tmp_path, server)
+    with serving() as server:
+        with pytest.raises(InputError, match='is there and lacks'):
+            get(tmp_path, server)
         assert not server.asked and left(tmp_path) == ['VOCdevkit/VOC2007/Annotations/mine.xml']
 
 def test_an_archive_that_holds_no_whole_devkit(tmp_path):
@@ -315,6 +317,20 @@ def test_an_interrupted_unpacking_is_done_again(tmp_path, monkeypatch):
         get(tmp_path, server)
         assert len(server.asked) == 2  # the archives were there
     assert is_whole(tmp_path) and not list(tmp_path.rglob('half'))
+
+def test_archives_that_a_killed_call_left_beside_a_whole_devkit_are_removed(tmp_path):
+    with serving() as server:
+        get(tmp_path, server)
+        (tmp_path/'.download'/'VOC2007').mkdir(parents=True)
+        (tmp_path/'.download'/'a.tar').write_bytes(TARS['a.tar'])
+        (tmp_path/'.download'/'c.tar').write_bytes(b'half of another year')
+        get(tmp_path, server)
+        assert left(tmp_path/'.download') == ['c.tar'] and len(server.asked) == 2
+        (tmp_path/'.download'/'c.tar').unlink()
+        (tmp_path/'.download'/'a.tar').write_bytes(TARS['a.tar'])
+        get(tmp_path, server)
+    assert is_whole(tmp_path)
+
 
 def test_two_at_once(tmp_path):
     with serving() as server:

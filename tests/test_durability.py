@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from yolov3_nb import cli, learner
+from yolov3_nb import cli, learner, training
 from yolov3_nb.durable import Interruptible, WholeCheckpoints
 from yolov3_nb.files import Claim, InputError
 from yolov3_nb.learner import Learner
@@ -19,6 +19,7 @@ from yolov3_nb.model import YOLOv3
 from yolov3_nb.prediction import Journal
 from yolov3_nb.recipe import Recipe
 from yolov3_nb.runs import write_result
+from yolov3_nb.toyvoc import make_toyvoc
 
 # Forks a process a run, so that the imports are paid for once. A run kills itself, after a given
 # step, with a signal that nothing can catch.
@@ -322,6 +323,26 @@ def test_best_without_validation_images_says_that_it_is_the_last(tmp_path, capsy
     assert 'chosen on validation images' in capsys.readouterr().out
     with_network(tmp_path, checkpoint='last')._keep_weights()
     assert capsys.readouterr().out == ''
+
+
+def test_a_signal_with_the_last_step_ends_the_command_before_it_measures(
+        tmp_path, monkeypatch, capsys):
+    toy = make_toyvoc(tmp_path/'toy', n_trainval=8, n_test=2, workers=1, progress=False)
+    flags = ['--size', '64', '--width', '0.0625', '--epochs', '1', '--batch', '4', '--workers', '0',
+             '--anchors', 'coco', '--no-progress', '--images_every', '0', '--accelerator', 'cpu']
+    argv = [*flags, '--data', toy, '--out', tmp_path/'run']
+    monkeypatch.setenv('YOLOV3_RUN', '')
+    with monkeypatch.context() as patch:
+        patch.setattr(training.LitYOLOv3, 'on_train_epoch_end',
+                      lambda self: os.kill(os.getpid(), signal.SIGINT))
+        assert status_of(cli.train, argv) == 130
+    said = capsys.readouterr().err
+    assert 'Stopped after the last step' in said and '--resume' in said
+    weights = (tmp_path/'run'/'weights'/'model.safetensors').read_bytes()
+    assert not (tmp_path/'run'/'metrics.json').exists()
+    cli.train(['--resume', str(tmp_path/'run')])
+    assert (tmp_path/'run'/'metrics.json').exists()
+    assert (tmp_path/'run'/'weights'/'model.safetensors').read_bytes() == weights
 
 
 def test_the_trainer_of_a_run_writes_whole_checkpoints(tmp_path):

@@ -45,6 +45,7 @@ os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
 ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 DISK = 'full disk'
+GRACE = 2  # seconds in which a command that gets a signal may come to its end
 PATIENCE = 60  # seconds that a process has to end after a signal, and a whole run ten times as many
 TRAIN = ('--data TOY --size 64 --width 0.0625 --epochs 2 --val_every 1 --batch 4 --workers 1 '
          '--anchors coco --no-progress --precision 32-true --accelerator cpu --out run')
@@ -196,13 +197,16 @@ def run(main, argv, folder, number=None, after=0., limit=None):
             (os.killpg if number == signal.SIGINT else os.kill)(pid, number)
             status = wait(pid, PATIENCE)
             allowed = {-9} if number == signal.SIGKILL else {128 + number}
-            if status not in allowed | {0}:
-                faults.append(f'exit status {status} after {number.name}')
+            more = time.monotonic() - start - after
+            if status not in allowed | {0} or (status == 0 and more > GRACE):
+                faults.append(f'exit status {status} {more:.1f} s after {number.name}')
     seconds = time.monotonic() - start
     if not is_alone(pid):
         faults.append('processes are left')
     ears.join(10)
     text = b''.join(said).decode(errors='replace')
+    if faults:
+        faults.append(f'it said: {text[-600:]}')
     if 'Traceback' in text:
         faults.append('a traceback: ' + text[text.index('Traceback'):][-700:])
     return status, seconds, text, faults

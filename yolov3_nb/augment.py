@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_VISIBLE', 'MIN_SIDE', 'letterbox_geometry', 'letterbox_boxes', 'unletterbox_boxes', 'test_transform', 'cut_boxes',
-           'train_transform', 'apply_transform', 'mosaic', 'mixup', 'DetectionDataset', 'Targets', 'collate',
-           'worker_init']
+           'train_transform', 'apply_transform', 'mosaic', 'mixup', 'EpochDataset', 'DetectionDataset', 'Targets',
+           'collate', 'worker_init']
 
 # %% ../nbs/02_augmentation.ipynb #imports-export
 import os
@@ -209,8 +209,30 @@ def _shrink(img, target, size):
     boxes = target['boxes'] * torch.tensor([new_w / w, new_h / h] * 2)
     return _resize(img, (new_h, new_w)), target | {'boxes': boxes, 'orig_size': (h, w)}
 
+# %% ../nbs/02_augmentation.ipynb #epochdataset
+class EpochDataset(torch.utils.data.Dataset):
+    "A data set whose random draws depend on the epoch, also in workers that are running."
+
+    def __init__(self,
+        ds, # ds[i] gives an image (H, W, 3) uint8 and its target
+        seed:int=0,
+    ):
+        self.ds = ds
+        self.seed = seed
+        # shared memory, so that workers that are running see set_epoch
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self):
+        return len(self.ds)
+
+    def set_epoch(self,
+        epoch:int, # 0, 1, …; call it before the loader's iterator is made
+    ):
+        "Draw anew."
+        self._epoch.fill_(epoch)
+
 # %% ../nbs/02_augmentation.ipynb #detectiondataset
-class DetectionDataset(torch.utils.data.Dataset):
+class DetectionDataset(EpochDataset):
     "Samples ready for the model; every random draw comes from (seed, epoch, index) alone."
 
     def __init__(self,
@@ -222,27 +244,15 @@ class DetectionDataset(torch.utils.data.Dataset):
         cache:bool=False, # keep all images, shrunk to longest side `size`, in memory
         mixup:float=0., # probability that a second sample, or mosaic, shines through
     ):
-        self.ds = ds
+        super().__init__(ds, seed)
         self.transform = transform
         self.size = size
         self.mosaic = mosaic
         self.mixup = mixup
-        self.seed = seed
-        # shared memory, so that workers that are running see set_epoch
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._cache = None
         if cache:  # filled before any worker is forked, so that all share one copy
             with ThreadPoolExecutor(2) as pool:
                 self._cache = list(pool.map(self._for_cache, range(len(ds))))
-
-    def __len__(self):
-        return len(self.ds)
-
-    def set_epoch(self,
-        epoch:int, # 0, 1, …; call it before the loader's iterator is made
-    ):
-        "Draw anew."
-        self._epoch.fill_(epoch)
 
     def _for_cache(self, i):
         img, target = _shrink(*self.ds[i], self.size)

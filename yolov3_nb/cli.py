@@ -73,8 +73,11 @@ def train(argv=None):
     learner = _make_learner(args)
     learner.command = command_line('yolov3_train', argv)
     done = learner.fit() or learner.model is not None  # time is up: what there is is measured
-    if not done:
-        signal_number = interruptible(learner.trainer).asked
+    signal_number = interruptible(learner.trainer).asked
+    if done and signal_number:  # it came with the last step
+        print(f'\nStopped after the last step. Weights: {learner.run/"weights"}. They are measured '
+              f'by: yolov3_train --resume {learner.run}', file=sys.stderr)
+    if not done or signal_number:
         sys.exit(128 + signal_number if signal_number else 1)
     if not learner.trainer.is_global_zero:
         sys.exit(0)
@@ -119,7 +122,7 @@ _PREDICT_EXAMPLES = '''examples:
   yolov3_predict --weights yolov3.weights '*.jpg'        Darknet's published weights, 80 classes
   find . -newer then -name '*.jpg' | yolov3_predict -    names from another program'''
 _WEIGHTS_HELP = ('weights folder, Hub id, toy or voc, or a .weights file of Darknet '
-                '(default: toy)')
+                 '(default: toy)')
 
 def predict_parser()->FlagParser:
     "The flags of `yolov3_predict`"

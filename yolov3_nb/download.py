@@ -282,6 +282,16 @@ def _check_room(
                          f"{' and '.join(todo)} needs {needed / 1e9:.1f} GB until it is unpacked: "
                          'make room, or give another --out.')
 
+def _left_of(work, years, archives):
+    "Archives and folders of some years that a killed download has not removed"
+    names = [name for year in years for name, *_ in archives[year]]
+    names += [f'VOC{year}' for year in years]
+    return [work/name for name in names if (work/name).exists()]
+
+def _clear(path):
+    "Remove a file or a folder"
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
 def download_voc(
     root:str|Path=None, # folder that will hold VOCdevkit; `data_home()/'voc'` where None
     years:tuple=('2007', '2012'),
@@ -293,15 +303,18 @@ def download_voc(
     "Fetch PASCAL VOC unless it is there; `InputError` when it cannot be had; what arrived is kept"
     root = Path(os.path.expanduser(root or data_home()/'voc'))
     todo = _years_to_get(root, years, archives)
-    if not todo:
-        return root
-    _check_room(root, todo, archives)
     made, work = not root.exists(), root/'.download'
+    if not todo and not _left_of(work, years, archives):
+        return root
+    if todo:
+        _check_room(root, todo, archives)
     try:
         work.mkdir(parents=True, exist_ok=True)
         with locked(work/'.lock'):
             for year in _years_to_get(root, todo, archives):
                 get_year(root, work, year, mirrors, archives, progress, patience)
+            for path in _left_of(work, years, archives):
+                _clear(path)
     except OSError as e:
         raise InputError(f'{root} cannot be written ({e.strerror or e}): '
                          'make room, or give another --out.') from None

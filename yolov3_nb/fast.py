@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .augment import MIN_SIDE, MIN_VISIBLE, _shrink, letterbox_geometry
+from .augment import (
+    MIN_SIDE, MIN_VISIBLE, EpochDataset, _shrink, letterbox_geometry)
 
 # %% ../nbs/20e_fast.ipynb #resize-weights
 def resize_weights(
@@ -345,7 +346,7 @@ def uniforms(
     rows = [np.random.default_rng((seed, epoch, i)).random(n, np.float32) for i in indices]
     return torch.from_numpy(np.stack(rows))
 
-class FastDataset(torch.utils.data.Dataset):
+class FastDataset(EpochDataset):
     "Raw batches for `augment_batch`; give it to a loader with `collate_fn=as_it_is`."
 
     def __init__(self,
@@ -356,26 +357,14 @@ class FastDataset(torch.utils.data.Dataset):
         seed:int=0,
         cache:bool=True, # keep all letterboxed images in memory
     ):
-        self.ds = ds
+        super().__init__(ds, seed)
         self.size = size
         self.strength = float(strength)
         self.mosaic = mosaic
-        self.seed = seed
-        # shared memory, so that workers that are running see set_epoch
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._squares = None
         if cache:
             self._squares = torch.empty(len(ds), 3, size, size, dtype=torch.uint8)
             self._targets = [self._fill(i) for i in range(len(ds))]
-
-    def __len__(self):
-        return len(self.ds)
-
-    def set_epoch(self,
-        epoch:int, # 0, 1, …; call it before the loader's iterator is made
-    ):
-        "Draw anew."
-        self._epoch.fill_(epoch)
 
     def _fill(self, i):
         "Put image `i` into the cache; its target in arrays, which workers share cheaply."

@@ -26,8 +26,8 @@ ASKED = {'class_acc': '≥ 80', 'noobj_acc': '≥ 98', 'obj_acc': '≥ 78'}
 ORIGINAL = dict(class_acc=88.99, noobj_acc=98.19, obj_acc=77.58, map50=0.43,
                 train_loss=3.19, test_loss=2.73)
 _COLUMNS = dict(class_acc='class', noobj_acc='no-obj', obj_acc='object', map50='mAP@0.5',
-               map50_11pt='11-point', map_coco='COCO',
-               train_loss='train loss', test_loss='test loss')
+                map50_11pt='11-point', map_coco='COCO',
+                train_loss='train loss', test_loss='test loss')
 
 def _show_value(
     key:str, # of a figure in a results file
@@ -504,7 +504,7 @@ _HEAT_CAPTION = (
     'for it. On average {map} of the heat lies inside the box; of a blob around the predicting '
     'cell, which knows nothing of the image, {blob} would.')
 _NO_HEAT = ('No heat maps: no detection on the {n} images has a score above {threshold}, '
-           'so there is no box to explain.')
+            'so there is no box to explain.')
 
 def _heat_sheet(
     model, # trained `YOLOv3`
@@ -523,6 +523,8 @@ def _heat_sheet(
         n=len(images), threshold=threshold, map=of_map, blob=of_blob)
 
 # %% ../nbs/24_report.ipynb #settings-rows
+_LEFT_OPEN = dict(size='auto', checkpoint='auto', patience=None)  # settled by the data
+
 def _preset_of(
     command:str, # of a record
     settings:dict, # of the run
@@ -554,7 +556,8 @@ def _settings_rows(
     for name, value in settings.items():
         name = RENAMED.get(name, name)
         known = name in usual
-        differs = known and value != usual[name]
+        settled = known and name in _LEFT_OPEN and usual[name] == _LEFT_OPEN[name]
+        differs = known and value != usual[name] and not settled
         rows.append(dict(name=name, value=_shown(value), differs=differs, help=helps.get(name, ''),
                          usual=_shown(usual[name]) if known else '–'))
     return sorted(rows, key=lambda row: not row['differs'])

@@ -170,7 +170,7 @@ def epochs_done(
 
 # %% ../nbs/23_runs.ipynb #versions_used
 _PACKAGES = ('yolov3_nb', 'torch', 'torchvision', 'pytorch-lightning', 'torchmetrics',
-            'albumentations', 'numpy', 'opencv-python-headless')  # that figures depend on
+             'albumentations', 'numpy', 'opencv-python-headless')  # that figures depend on
 
 def versions_used()->dict: # {package: version}
     "The versions that a figure depends on"
@@ -293,7 +293,7 @@ def data_name(
 
 # %% ../nbs/23_runs.ipynb #headline
 _KEPT = ('class_acc', 'noobj_acc', 'obj_acc', 'map50', 'map50_11pt', 'map_coco', 'map_small',
-        'map_medium', 'map_large', 'map50_001', 'map50_11pt_001', 'map_coco_001')
+         'map_medium', 'map_large', 'map50_001', 'map50_11pt_001', 'map_coco_001')
 
 def headline(
     figures:dict, # {split: figures of `evaluate`}
