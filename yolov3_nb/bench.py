@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'LIMITS', 'Pair', 'timed', 'measure_pair', 'read_full', 'read_reduced', 'JPEGs', 'AtFullSize', 'data_pairs',
-           'plain_encode', 'plain_nms', 'plain_map', 'crowded_image', 'loop_pairs', 'training_step', 'training_pairs',
-           'between', 'elementwise_pairs', 'inference_pairs', 'as_model', 'quantise', 'runtime_pairs', 'best_of',
-           'machine_rates', 'roofline', 'profile_step', 'step_shares', 'groups', 'bench_row', 'run_bench',
+           'plain_encode', 'plain_nms', 'plain_map', 'crowded_image', 'loop_pairs', 'train_once', 'training_pairs',
+           'between', 'elementwise_pairs', 'inference_pairs', 'as_model', 'quantise', 'onnx_sessions', 'runtime_pairs',
+           'best_of', 'machine_rates', 'roofline', 'profile_step', 'step_shares', 'groups', 'bench_row', 'run_bench',
            'bench_parser', 'bench']
 
 # %% ../nbs/31_bench.ipynb #imports-export
@@ -341,7 +341,7 @@ def loop_pairs()->list: # of pairs
                  note='300 candidates an image')]
 
 # %% ../nbs/31_bench.ipynb #training-pairs
-def training_step(
+def train_once(
     model, # a `YOLOv3` in training mode
     xb:Tensor, # (B, 3, S, S)
     encoded:list, # targets on the grids
@@ -369,10 +369,10 @@ def training_pairs(
     encoded = encode([target] * batch, plain.anchors, size)
     work = 'forward and backward, an image'
     return [Pair(work, 'channels first', 'channels last',
-                 lambda: training_step(plain, xb, encoded),
-                 lambda: training_step(last, xb_last, encoded), batch),
-            Pair(work, 'float32', 'bfloat16', lambda: training_step(last, xb_last, encoded),
-                 lambda: training_step(last, xb_last, encoded, True), batch,
+                 lambda: train_once(plain, xb, encoded),
+                 lambda: train_once(last, xb_last, encoded), batch),
+            Pair(work, 'float32', 'bfloat16', lambda: train_once(last, xb_last, encoded),
+                 lambda: train_once(last, xb_last, encoded, True), batch,
                  note='both channels last')]
 
 # %% ../nbs/31_bench.ipynb #elementwise-pairs
@@ -463,6 +463,23 @@ def quantise(
     q.quantize_static(str(ready), str(file), Reader(), q.QuantFormat.QDQ, per_channel=True,
                       activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8)
 
+def onnx_sessions(
+    model, # a `YOLOv3`
+    folder, # for the two files
+    threads:int,
+    x, # images (B, 3, S, S) that calibrate the 8 bits
+)->list: # ONNX Runtime's sessions in 32 and in 8 bits
+    "A network as ONNX Runtime computes it, plain and quantised."
+    import onnxruntime
+    with contextlib.redirect_stdout(sys.stderr):
+        export_onnx(model, folder/'net.onnx', decode=False)
+        quantise(folder/'net.onnx', folder/'net8.onnx', x)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return [onnxruntime.InferenceSession(folder/name, options,
+                                         providers=['CPUExecutionProvider'])
+            for name in ('net.onnx', 'net8.onnx')]
+
 def runtime_pairs(
     folder, # for files of this run
     threads:int,
@@ -470,7 +487,7 @@ def runtime_pairs(
 )->list: # of pairs
     "PyTorch, ONNX Runtime, and ONNX Runtime in 8 bits."
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
     except ImportError:
         raise InputError("onnxruntime is not installed: pip install 'yolov3_nb[export]'.") from None
     import logging
@@ -481,14 +498,7 @@ def runtime_pairs(
     calibration = DetectionDataset(VOCDataset(root, (('2007', 'val'),)).select(range(32)),
                                    test_transform(size), size)
     x = torch.stack([calibration[i][0] for i in range(32)])
-    with contextlib.redirect_stdout(sys.stderr):
-        export_onnx(model, folder/'net.onnx', decode=False)
-        quantise(folder/'net.onnx', folder/'net8.onnx', x)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    sessions = [onnxruntime.InferenceSession(folder/name, options,
-                                             providers=['CPUExecutionProvider'])
-                for name in ('net.onnx', 'net8.onnx')]
+    sessions = onnx_sessions(model, folder, threads, x)
     test = VOCDataset(root, (('2007', 'test'),)).select(range(images))
     maps = [evaluate(as_model(s, model), test, progress=False)['map50'] for s in sessions]
     one = x[:1].contiguous(memory_format=torch.channels_last)
@@ -597,7 +607,7 @@ def step_shares(
     target = dict(boxes=torch.tensor([[20., 30, 90, 120]]), labels=torch.tensor([3]),
                   difficult=torch.zeros(1, dtype=torch.bool))
     encoded = encode([target] * batch, model.anchors, size)
-    return {name: profile_step(lambda bf16=bf16: training_step(model, xb, encoded, bf16))
+    return {name: profile_step(lambda bf16=bf16: train_once(model, xb, encoded, bf16))
             for name, bf16 in (('float32', False), ('bfloat16', True))}
 
 # %% ../nbs/31_bench.ipynb #run-bench
