@@ -28,22 +28,10 @@ from .networks import FORMS, find_weights, open_weights, to_device, write_networ
 from .prediction import (
     JOURNAL, Request, find_images, predict_files, predicted_lines)
 from .recipe import PRESETS, read_classes, read_recipe, read_sets
-from .report import accuracy_text, compared_rows, error_lines, figures_table, table_lines
+from .report import accuracy_text, error_lines, print_figures
 from .runs import new_folder, new_run
 from .space import about_weights, make_space, project_root, push_space
 from .toyvoc import data_home, make_toyvoc
-
-# %% ../nbs/30_cli.ipynb #print_figures
-def print_figures(
-    label:str, # of the row
-    result:dict, # from `record`
-    more:dict=None, # {label: figures} of further rows
-):
-    "The table of a result, with rows to compare it with where there are any"
-    data = result['data']
-    measured = data.get('test') or data.get('val') or data.get('train')
-    rows = compared_rows({label: result['metrics'], **(more or {})}, measured)
-    print('\n'.join(table_lines(figures_table(rows))))
 
 # %% ../nbs/30_cli.ipynb #train
 def _make_learner(
