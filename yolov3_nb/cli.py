@@ -28,7 +28,7 @@ from .networks import FORMS, find_weights, open_weights, to_device, write_networ
 from .prediction import (
     JOURNAL, Request, find_images, predict_files, predicted_lines)
 from .recipe import PRESETS, read_classes, read_recipe, read_sets
-from .report import accuracy_text, error_lines, print_figures
+from .report import accuracy_text, error_lines, print_figures, table_lines
 from .runs import new_folder, new_run
 from .space import about_weights, make_space, project_root, push_space
 from .toyvoc import data_home, make_toyvoc
