@@ -1040,7 +1040,7 @@ def serve(
     uploads = upload_folder()
     sock = _listen(host, port)
     with suppress(InputError):   # the first answer imports, which takes seconds
-        show_why(model, examples[0], -1, .05, .45, 0, 'layercam', .7)
+        show_why(model, examples[0], -1, .05, NMS_THRESHOLD, 0, 'layercam', .7)
     from fastapi import FastAPI
     page = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
