@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -523,27 +524,29 @@ def best_of(f, n=5)->float: # seconds
     f()
     return min(timed(f) for _ in range(n))
 
-def machine_rates(n:int=1536)->dict: # operations a second, and bytes a second
-    "The rate of a large product in 32 bits and in bfloat16, and of copying."
-    a = torch.rand(n, n)
-    half = a.bfloat16()
+def machine_rates()->dict: # operations a second, and bytes a second
+    "The best rate of a large product in 32 bits and in bfloat16, and that of copying."
+    rates = {'float32': 0., 'bfloat16': 0.}
+    for n in (512, 1024, 2048):
+        a = torch.rand(n, n)
+        for name, x in (('float32', a), ('bfloat16', a.bfloat16())):
+            rates[name] = max(rates[name], 2 * n**3 / best_of(lambda x=x: x @ x, 3))
     block = torch.rand(2**24)  # 64 MB
     to = torch.empty_like(block)
-    rates = {'float32': 2 * n**3 / best_of(lambda: a @ a, 3),
-             'bfloat16': 2 * n**3 / best_of(lambda: half @ half, 1)}
     return rates | {'bytes': 2 * block.nbytes / best_of(lambda: to.copy_(block))}
 
 def roofline(
     size:int=416, # side of the input, pixels
     width:float=1., # of the network
-)->dict: # rates of the machine, and a list of layers
+)->dict: # rates of the machine, and a list of layers, each different one once, with its count
     "How fast each kind of layer of Darknet-53 runs, and how fast it could."
     backbone = YOLOv3(20, width, image_size=size).eval().backbone
-    shapes = {}
+    shapes, count = {}, Counter()
 
     def note(layer, args, out):
         key = (tuple(args[0].shape), tuple(layer.weight.shape), layer.stride)
         shapes.setdefault(key, layer)
+        count[key] += 1
 
     layers = [m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)]
     hooks = [layer.register_forward_hook(note) for layer in layers]
@@ -552,21 +555,23 @@ def roofline(
         backbone(torch.rand(1, 3, size, size))
         for hook in hooks:
             hook.remove()
-        for (shape, kernel, _), layer in shapes.items():
+        for key, layer in shapes.items():
+            shape, kernel, _ = key
             x = torch.rand(shape).contiguous(memory_format=torch.channels_last)
             layer = copy.deepcopy(layer).to(memory_format=torch.channels_last)
             out = layer(x)
-            work = 2 * out[0, 0].numel() * layer.weight.numel()
-            moved = x.nbytes + out.nbytes + layer.weight.nbytes
-            rows.append(dict(kind=f'{kernel[2]}×{kernel[3]} convolution', work=work, bytes=moved,
-                             seconds=best_of(lambda x=x, layer=layer: layer(x))))
-            if kernel[2] == 1:
-                continue
             norm = torch.nn.BatchNorm2d(kernel[0]).eval()
-            rows.append(dict(kind='batch norm', work=2 * out.numel(), bytes=2 * out.nbytes,
-                             seconds=best_of(lambda out=out, norm=norm: norm(out))))
-            rows.append(dict(kind='leaky ReLU', work=out.numel(), bytes=2 * out.nbytes,
-                             seconds=best_of(lambda out=out: F.leaky_relu(out, .1))))
+            products = 2 * out[0, 0].numel() * layer.weight.numel()
+            touched = x.nbytes + out.nbytes + layer.weight.nbytes
+            for kind, work, moved, run in (
+                    (f'{kernel[2]}×{kernel[3]} convolution', products, touched,
+                     lambda x=x, layer=layer: layer(x)),
+                    ('batch norm', 2 * out.numel(), 2 * out.nbytes,
+                     lambda out=out, norm=norm: norm(out)),
+                    ('leaky ReLU', out.numel(), 2 * out.nbytes,
+                     lambda out=out: F.leaky_relu(out, .1))):
+                rows.append(dict(kind=kind, work=work, bytes=moved, count=count[key],
+                                 seconds=best_of(run)))
     return {'rates': machine_rates(), 'layers': rows, 'size': size, 'width': width}
 
 # %% ../nbs/31_bench.ipynb #profile-step
