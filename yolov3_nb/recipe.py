@@ -155,7 +155,7 @@ def read_seconds(
     "The duration that a setting gives, in seconds"
     if text is None:
         return math.inf
-    if not re.fullmatch(r'\d+:\d+:\d+:\d+', text, re.ASCII):
+    if not re.fullmatch(r'\d{1,9}:\d{1,9}:\d{1,9}:\d{1,9}', text, re.ASCII):
         raise InputError(f'max_time {ascii(text)} is no time: write DD:HH:MM:SS, '
                          'such as 00:01:30:00 for an hour and a half.')
     units = 86400, 3600, 60, 1
@@ -167,7 +167,8 @@ def read_milestones(
 )->tuple: # whole numbers, rising
     "The numbers of images that a setting names; `InputError` for anything else"
     parts = [part.strip() for part in (text or '').split(',') if part.strip()]
-    if not all(part.isdecimal() and part.isascii() and 0 < int(part) < 2**53 for part in parts):
+    if not all(part.isdecimal() and part.isascii() and len(part) < 17
+               and 0 < int(part) < 2**53 for part in parts):
         raise InputError(f'milestones {ascii(text)[:60]} are no numbers of images: '
                          'write whole numbers with commas, such as 100000,200000.')
     return tuple(sorted({int(part) for part in parts}))
