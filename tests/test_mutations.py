@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import damaged_bytes
 
 from yolov3_nb import cli, learner, training
 from yolov3_nb.download import download_voc
@@ -111,22 +112,6 @@ ODD = [None, True, -1, 0, 3, 10**30, 1e308, .5, '', 'x', '0', [], [[]], {}, {'a'
 TEXTS = [b'', b'{', b'[]', b'null', b'3', b'"abc"', b'\xff\xfe', b'{}', b'['*100_000,
          b'{"a":'*100_000, b'{"seed": ' + b'9'*10_000 + b'}', b'\0'*100, b'{"seed": NaN}',
          b'{"seed": 1e999}', b'\xef\xbb\xbf{}']
-
-
-def damaged_bytes(data, rng):
-    "A copy with some bytes changed, cut out, put in, or cut off."
-    data = bytearray(data)
-    at = rng.randrange(len(data))
-    kind = rng.randrange(4)
-    if kind == 0:
-        data[at] = rng.randrange(256)
-    elif kind == 1:
-        del data[at:]
-    elif kind == 2:
-        del data[at:at + rng.randrange(1, 40)]
-    else:
-        data[at:at] = rng.randbytes(rng.randrange(1, 40))
-    return bytes(data)
 
 
 def copy_of(place, folder):
