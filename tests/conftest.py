@@ -18,6 +18,7 @@ FLAGS = ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-u
          '--no-first-run')
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(config, items):
     "With several processes the tests of a file stay in one, as do those that build the site."
     if config.pluginmanager.hasplugin('xdist'):
