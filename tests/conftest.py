@@ -1,6 +1,8 @@
 "What several tests share: the tools of tools/ as modules, and a browser."
 import importlib.util
 import os
+import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -18,13 +20,13 @@ FLAGS = ('--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-u
          '--no-first-run')
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
-def pytest_collection_modifyitems(config, items):
-    "With several processes the tests of a file stay in one, as do those that build the site."
-    if config.pluginmanager.hasplugin('xdist'):
-        for item in items:
-            name = 'site' if item.path.stem.startswith('test_site') else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(name))
+@pytest.fixture(scope='module')
+def site_lock():
+    "Modules that build or read the site's folder take turns, also where pytest has processes."
+    import fcntl
+    with open(Path(tempfile.gettempdir())/f'site-{zlib.crc32(str(ROOT).encode())}.lock', 'w') as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope='session')

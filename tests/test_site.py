@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures('site_lock')
 
 @pytest.mark.skipif(not importlib.util.find_spec('smalldocs'),
                     reason='smalldocs, which renders the site, needs Python 3.11 or newer')

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures('site_lock')
 DESK, PHONE = (1280, 800), (390, 844)
 # width moves boxes, the scheme only colours; LOOK_AT=all takes the other two as well
 VIEWS = [(*DESK, 'light'), (*PHONE, 'dark')]

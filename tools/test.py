@@ -27,7 +27,7 @@ def several(cores):
     "Arguments with which pytest runs files side by side; tests of one file stay together."
     if importlib.util.find_spec('xdist') is None or cores < 2:
         return []
-    return ['-n', str(min(cores, WORKERS)), '--dist', 'loadgroup']
+    return ['-n', str(min(cores, WORKERS)), '--dist', 'loadfile']
 
 
 def commands():
