@@ -100,7 +100,8 @@ def box_of(node, size, where):
     xmin, ymin, xmax, ymax = (number_at(node, f'bndbox/{tag}', where)
                               for tag in ('xmin', 'ymin', 'xmax', 'ymax'))
     written = f'({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})'
-    x1, y1, x2, y2 = xmin - 1, ymin - 1, xmax, ymax  # 1-based pixels -> 0-based edges
+    x1, y1 = xmin - 1, ymin - 1  # 1-based pixels -> 0-based edges
+    x2, y2 = xmax, ymax
     if x2 <= x1 or y2 <= y1:
         raise InputError(f'{where} has a box without area, {written}: mend or remove that object.')
     outside = max(-x1, -y1, x2 - w, y2 - h)

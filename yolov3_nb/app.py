@@ -828,7 +828,8 @@ class _Answers:
     "What the events call: from the values of some components to the values of others."
 
     def __init__(self, gr, model, limits, uploads):
-        self.gr, self.model, self.limits, self.uploads = gr, model, limits, uploads
+        self.gr, self.model = gr, model
+        self.limits, self.uploads = limits, uploads
         self.run = Worker(limits['seconds'])
 
     def ask(self, f, *args): # at the worker; an `InputError` becomes a message

@@ -103,7 +103,9 @@ def fetch_from(
     patience:float=1., # seconds before the address is asked again, longer each time
 )->str|None: # None: it is there, and proved; else why not
     "Fetch an archive from one address as long as something arrives"
-    idle, best, mixed, why = 0, _bytes_of(file), _bytes_of(file) > 0, None
+    best = _bytes_of(file)
+    mixed = best > 0
+    idle, why = 0, None
     for _ in range(1000):
         if _bytes_of(file) >= size:
             if _md5_of(file) == md5:

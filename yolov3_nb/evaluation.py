@@ -372,7 +372,8 @@ def predict(
     home = model.anchors.device
     device = torch.device(device or home)
     kind = _precision(precision)
-    per_image, counts, histogram, loss = [], 0, 0, 0
+    per_image = []
+    counts, histogram, loss = 0, 0, 0
     try:
         with eval_mode(model.to(device)):
             for xb, targets in tqdm(loader, 'evaluating', disable=not progress, leave=False):

@@ -175,7 +175,8 @@ def slider_figure(
 class Chart:
     "The axes of a plot, and what is drawn on them, as SVG for `slider_figure`."
     size = 480, 300 # of the SVG
-    left, right, top, bottom = 52, 466, 10, 250 # of the axes
+    left, right = 52, 466 # of the axes
+    top, bottom = 10, 250
 
     def __init__(self,
         xticks:list, # values that are marked below, rising; the ends are those of the axis

@@ -36,7 +36,9 @@ class BodyLimit:
         if scope['type'] != 'http' or scope['method'] not in ('POST', 'PUT'):
             return await self.app(scope, receive, send)
         clock = asyncio.get_running_loop()
-        end, got, whole, why, started = clock.time() + self.seconds, 0, False, None, False
+        end = clock.time() + self.seconds
+        got, why = 0, None
+        whole, started = False, False
 
         async def counted():
             nonlocal got, whole, why

@@ -714,7 +714,8 @@ class Learner:
     def _take_up(self):
         "Forget trainer and module of an interrupted `fit`: the checkpoint holds where it stood"
         self.resumed, self.broken_off = True, False
-        self.model, self.found, self.result, self.stopped = None, None, None, None
+        self.model, self.stopped = None, None
+        self.found, self.result = None, None
         self.figures = {}
         for name in ('_checkpoint', 'trainer', 'module'):
             self.__dict__.pop(name, None)
