@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from yolov3_nb import cli, learner, training
-from yolov3_nb.durable import Interruptible, WholeCheckpoints
+from yolov3_nb.durable import Interruptible, WholeCheckpoints, lost_patience
 from yolov3_nb.files import Claim, InputError
 from yolov3_nb.learner import Learner
 from yolov3_nb.model import YOLOv3
@@ -385,3 +385,33 @@ def test_a_better_result_is_not_replaced_in_silence(tmp_path, capsys):
     assert json.loads((tmp_path/'a.json').read_text())['metrics']['map50'] == .5
     assert json.loads((tmp_path/'a-1.json').read_text())['metrics']['map50'] == .4
     assert 'a.json holds a result that is better' in capsys.readouterr().out
+
+
+def test_a_record_of_fewer_images_and_an_unreadable_one_stay(tmp_path, capsys):
+    def written(n_test, map50):
+        data = dict(test='t', n_test=n_test)
+        return write_result(tmp_path/'a.json', dict(
+            metrics=dict(map50=map50, ap50={'dog': map50}), data=data, date='', command='',
+            commit='')).name
+
+    assert [written(400, .5), written(8, .99), written(400, .6)] == ['a.json', 'a-1.json', 'a.json']
+    assert 'on t (400 images)' in capsys.readouterr().out
+    (tmp_path/'a.json').write_text('{')
+    assert written(400, .7) == 'a-2.json' and (tmp_path/'a.json').read_text() == '{'
+
+
+def test_a_journal_that_was_read_is_still_ours(tmp_path):
+    journal = Journal(tmp_path, {'asked': 1})
+    code = ('from yolov3_nb.prediction import Journal; from pathlib import Path; '
+            f'Journal(Path({str(tmp_path)!r}), dict(asked=1))')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 1 and 'is being written by another process' in done.stderr
+    journal.close(finished=False)
+
+
+def test_who_waits_longer_or_trains_longer_has_not_ended_early():
+    ended = {'Patience': {'stopped_epoch': 3, 'patience': 2, 'epochs': 9}}
+    assert lost_patience(ended, 2, 9)
+    assert not lost_patience(ended, 5, 9) and not lost_patience(ended, 2, 12)
+    assert lost_patience({'Patience': {'stopped_epoch': 3, 'patience': 2}}, 2, 12)  # an older form
+    assert not lost_patience({'Patience': {'stopped_epoch': 0, 'patience': 2, 'epochs': 9}}, 2, 9)

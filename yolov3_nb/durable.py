@@ -88,19 +88,32 @@ class Patience(EarlyStopping):
     "Ends a run after so many validations in a row without a better loss."
     def __init__(self,
         validations:int, # without a better loss
+        epochs:int=None, # of the whole run, which a checkpoint remembers
     ):
         super().__init__('val_loss', patience=validations, check_on_train_epoch_end=False)
+        self.epochs = epochs
+
+    def state_dict(self):
+        return super().state_dict() | {'epochs': self.epochs}
 
     def load_state_dict(self, state):
         super().load_state_dict(state | {'stopped_epoch': 0, 'patience': self.patience})
 
 def lost_patience(
     states:dict, # of callbacks, by name, as a checkpoint holds them
+    patience:int, # validations that the run waits for
+    epochs:int, # of the whole run
 )->bool:
-    "Whether a run had ended early when a checkpoint was written."
-    found = [state for name, state in states.items() if str(name).startswith('Patience')]
-    ended = [state.get('stopped_epoch') for state in found if isinstance(state, dict)]
-    return any(isinstance(epoch, int) and epoch > 0 for epoch in ended)
+    "Whether a run of this patience and length had ended early when a checkpoint was written."
+    for name, state in states.items():
+        if not str(name).startswith('Patience') or not isinstance(state, dict):
+            continue
+        epoch = state.get('stopped_epoch')
+        same = (state.get('patience', patience) == patience
+                and (state.get('epochs') or epochs) == epochs)
+        if same and isinstance(epoch, int) and epoch > 0:
+            return True
+    return False
 
 # %% ../nbs/20c_durable.ipynb #checkpoint_left
 def checkpoint_left(

@@ -204,7 +204,9 @@ class Claim:
         refusal:str, # the sentence for another process that holds it
     ):
         self.path = Path(file)
-        self.file = open(self.path, 'ab')  # noqa: SIM115, it stays open until `release`
+        # It stays open until `release`. Who wants to read it reads here: the lock goes when this
+        # process closes the file, under whatever name it was opened.
+        self.file = open(self.path, 'a+b')  # noqa: SIM115
         if not self._is_free() or not self._is_still_there():
             self.file.close()
             raise InputError(refusal)

@@ -420,7 +420,7 @@ def make_callbacks(
     if recipe.milestones:
         callbacks.append(Milestones(run, read_milestones(recipe.milestones)))
     if recipe.patience and recipe.val:
-        callbacks.append(Patience(recipe.patience))
+        callbacks.append(Patience(recipe.patience, recipe.epochs))
     return [*callbacks, *checkpoints(run, val=bool(recipe.val)),
             Interruptible(run, read_seconds(recipe.max_time))]
 
@@ -562,7 +562,6 @@ class Learner:
         self.resumed = False
         self.broken_off = False # an earlier `fit` was interrupted
         self.changed = False # a resumed run is to end otherwise than it did
-        self.longer = False # a resumed run was given more epochs, or another patience
         self.stopped = None # why the run ended before its last epoch, in words
         self.estimate = None # how long it will take, in words
         led = leading_run()
@@ -590,8 +589,6 @@ class Learner:
         learner.resumed = True
         ends = 'checkpoint', 'half', 'val', 'test'
         learner.changed = any(getattr(recipe, name) != getattr(start, name) for name in ends)
-        learner.longer = any(getattr(recipe, name) != getattr(start, name)
-                             for name in ('epochs', 'patience'))
         return learner
 
     @property
@@ -700,12 +697,13 @@ class Learner:
         if last:  # its tensors are mapped from the file, which training is going to replace
             step = self._checkpoint['global_step']
             self._checkpoint = dict(global_step=step)
+        self.broken_off = True  # until it has come through; an exception leaves it so
         came_through = train_epochs(self.trainer, self.module, self.data, self.run, last)
         if not self.leads:
             sys.exit() # what follows in the script is for the first process to do
         if not came_through:
-            self.broken_off = True
             return False
+        self.broken_off = False
         self.start -= interruptible(self.trainer).before  # spent before it was interrupted
         if not self.trainer.is_global_zero:
             return self.trainer.current_epoch >= self.recipe.epochs
@@ -714,6 +712,7 @@ class Learner:
     def _take_up(self):
         "Forget trainer and module of an interrupted `fit`: the checkpoint holds where it stood"
         self.resumed, self.broken_off = True, False
+        self.start = time.time()  # what came before is in the checkpoint
         self.model, self.stopped = None, None
         self.found, self.result = None, None
         self.figures = {}
@@ -740,7 +739,8 @@ class Learner:
         from yolov3_nb.durable import lost_patience
         if self._checkpoint is None:
             return False
-        early = not self.longer and lost_patience(self._checkpoint['callbacks'])
+        recipe = self.recipe
+        early = lost_patience(self._checkpoint['callbacks'], recipe.patience, recipe.epochs)
         return early or epochs_done(self._checkpoint) >= self.recipe.epochs
 
     @cached_property

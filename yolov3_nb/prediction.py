@@ -222,7 +222,8 @@ class Journal:
 
     def read(self, asked):
         "Take over what an interrupted prediction has done; `InputError` for another one"
-        written = self.path.read_bytes()
+        self.claim.file.seek(0)
+        written = self.claim.file.read()  # not by another handle, whose end would end the claim
         whole, end, cut = written.rpartition(b'\n')
         if cut:  # the process was killed within this line
             self.claim.file.truncate(len(whole + end))
@@ -286,6 +287,8 @@ def predict_files(
     request, out = request or Request(), Path(out)
     asked = dict(files=[str(file) for file in files], weights=_fingerprint(model),
                  annotated=annotated, **asdict(request))
+    del asked['batch'], asked['device']  # which may change: the detections are the same
+    out.mkdir(parents=True, exist_ok=True)
     journal, finished = Journal(out, asked), False
     bar = tqdm(total=len(files), desc='images', disable=not progress, leave=False)
     try:

@@ -236,14 +236,19 @@ def write_result(
     "Write a record; a better one, or one of other images, stays and the new one goes beside it"
     file = results_file(name)
     try:
-        old = read_result(file)
-    except InputError:  # there is none
-        old = result
+        old, unread = read_result(file), False
+    except InputError:
+        old, unread = result, os.path.lexists(file)
     new, best = (r['metrics'].get('map50') or 0 for r in (result, old))
-    other = old['data']['test'] != result['data'].get('test')
-    if other or new < best:
+    ours, theirs = ((r['data'].get('test'), r['data'].get('n_test')) for r in (result, old))
+    other = ours != theirs
+    if unread or other or new < best:
         kept, file = file, _free_folder(file.with_suffix(''), '.json')
-        why = f"on {old['data']['test']}" if other else f'that is better (mAP {best:.4f})'
+        why = f'that is better (mAP {best:.4f})'
+        if unread:
+            why = 'that cannot be read'
+        elif other:
+            why = f'on {theirs[0]} ({theirs[1]} images)'
         print(f'{kept} holds a result {why}, and stays; this one (mAP {new:.4f}) is in {file}.',
               flush=True)
     write_json(file, result)
