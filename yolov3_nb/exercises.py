@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import re
+import statistics
 import textwrap
 import torch
 from contextlib import redirect_stdout
@@ -37,6 +38,7 @@ class Exercise:
     cases:Callable # () -> list of argument tuples, the smallest first
     mistakes:dict # hint -> the knobs that make this mistake, or a function that makes it
     most:int|None=None # torch operations that it may take on the last case; more of them are a loop
+    leaves_random:bool=False # must it leave PyTorch's global generator as it is?
 
 EXERCISES = {}  # name -> Exercise
 
@@ -120,6 +122,14 @@ def _outcome(f, args):
         value = e
     return value, not _same(given, args)
 
+def _draws(f, args):
+    "Whether `f` changes the state of PyTorch's global generator."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        f(*deepcopy(args))
+        return not torch.equal(before, torch.get_rng_state())
+
 class _Count(TorchFunctionMode):
     "Counts operations on tensors while it is entered."
     n = 0
@@ -171,6 +181,10 @@ def judge(
     if any(wrote):
         return False, ('the result is right, but your function writes into what it is given; '
                        'whoever uses that again gets something else. Work on new tensors.')
+    if ex.leaves_random and _draws(answer, cases[0]):
+        return False, ("the result is right, but your function changes PyTorch's global "
+                       'generator, from which the rest of a run draws. Give it a generator of '
+                       'its own: `torch.Generator()`.')
     with _Count() as count:
         answer(*deepcopy(cases[-1]))
     if ex.most and count.n > ex.most:
@@ -961,13 +975,18 @@ EXERCISES['07_place'] = Exercise(_place, cases=lambda: [
     'From the first of 100 steps to the last there are 99 strides: the last step has the number '
     'steps - 1.': dict(gaps=False),
     'A rate may lie between two steps: do not round.': dict(whole=True),
+    'Steps are counted from 0: the first rate is at step 0, not 1.': lambda lr, a, b, n:
+        math.log(lr / a) / math.log(b / a) * (n - 1) + 1,
+    'That is the share of the way, from 0 to 1: multiply it by the number of strides.':
+        lambda lr, a, b, n: math.log(lr / a) / math.log(b / a),
     'The ramp begins at min_lr: it is lr / min_lr whose logarithm counts.': lambda lr, a, b, n:
         math.log(lr) / math.log(b / a) * (n - 1),
     'The way goes from min_lr to max_lr: divide by ln(max_lr / min_lr), not by '
     'ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1)})
 
 # %% ../nbs/19_exercises.ipynb #both
-def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, twice=False):
+def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, front=True,
+                 twice=False):
     "The mean of a running average from the left and one from the right."
     def one(values):
         average, out = 0., []
@@ -980,6 +999,8 @@ def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, 
         return one(left[::-1])[::-1]
     if not back:
         return left
+    if not front:
+        return one(losses[::-1])[::-1]
     right = one(losses[::-1])[::-1 if turned else 1]
     return [(a + b) / (2 if mean else 1) for a, b in zip(left, right)]
 
@@ -992,6 +1013,8 @@ EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
         dict(turned=False),
     'Take the mean of the two halves, not their sum.': dict(mean=False),
     'The backward half is missing: smooth the losses in reverse order, too.': dict(back=False),
+    'The forward half is missing: that is the average from the right alone.':
+        dict(front=False),
     'You smooth what is smoothed already: the backward half goes over the losses themselves.':
         dict(twice=True)})
 
@@ -1037,8 +1060,9 @@ EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
     'It ends at a 10,000th of where it *started*, and that was a 25th of the peak.':
         dict(end=25e-4),
     'It ends at a 10,000th of where it started, small but not zero.': dict(end=0),
-    'Steps are counted from 0: the peak is at step warmup * steps - 1.': dict(top=0),
-    'Steps are counted from 0: the last one is steps - 1, and there the fall ends.': dict(last=0)})
+    'The peak is at step warmup * steps - 1, since steps are counted from 0.': dict(top=0),
+    'The last step is steps - 1, since steps are counted from 0, and there the fall ends.':
+        dict(last=0)})
 
 # %% ../nbs/19_exercises.ipynb #average
 def _start_left(updates, decay, warm=True, pick=min, first=1, came=False):
@@ -1055,7 +1079,9 @@ EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [
     'Updates are counted from 1: the first keeps min(decay, 2 / 11).': dict(first=0),
     'That is what has come in: what is left of the start is the rest.': dict(came=True),
     'What one update keeps, the next keeps a share of: multiply them all.': lambda n, d:
-        min(d, (1 + n) / (10 + n)) if n else 1.})
+        min(d, (1 + n) / (10 + n)) if n else 1.,
+    'Each update keeps a share of its own: multiply them, and do not take a power of the last.':
+        lambda n, d: min(d, (1 + n) / (10 + n))**n})
 
 # %% ../nbs/19_exercises.ipynb #left
 def _still_to_come(n, size, seed, epoch, batches, by='both', skip='images', part='rest',
@@ -1074,7 +1100,7 @@ EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [
     'So many *batches* were seen, of `size` images each: leave batches * size out.':
         dict(skip='batches'),
     'Those are the images that it has had; the others are wanted.': dict(part='seen'),
-    'In the order of the epoch: do not sort.': dict(order=False)})
+    'In the order of the epoch: do not sort.': dict(order=False)}, leaves_random=True)
 
 # %% ../nbs/19_exercises.ipynb #spikes
 def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=0, at_least=False):
@@ -1084,7 +1110,8 @@ def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=
         window = losses[max(0, i - last + late):i + late]
         if len(window) < last and not early or not window:
             continue
-        middle = sum(window) / len(window) if of == 'mean' else window[-1]
+        middle = {'mean': sum(window) / len(window), 'median': statistics.median(window),
+                  'last': window[-1]}[of]
         if loss > factor * middle or at_least and loss == factor * middle:
             found.append(i + offset)
     return found
@@ -1093,15 +1120,20 @@ def _loss_lists():
     flat = [1.] * 10
     return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), (flat + [1.9, 3.5], 2.),
             ([5., 20.] + flat + [3., 12.], 2.),
-            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.)]
+            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.),
+            ([1.] * 9 + [11., 3., 5.], 2.)]
 
 EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
     'Compare with the ten steps *before*: the new loss is among those that you average.':
         dict(late=True),
     'The first ten steps are never spikes: wait until there are ten losses.': dict(early=True),
     'Compare with the mean of the ten before, not with the last one alone.': dict(of='last'),
+    'Compare with the *mean* of the ten before, not with their median.': dict(of='median'),
     'Ten steps, no more: forget the older ones.': dict(last=11),
-    'Steps are counted from 0, as `batch_idx` does.': dict(offset=1),
+    'Steps are counted from 0: after the first, `trainer.global_step` is 1 already.':
+        dict(offset=1),
+    '`batch_idx` starts again in each epoch: the number of a step over the whole run follows from '
+    '`trainer.global_step`.': lambda losses, factor: [i % 7 for i in _spikes(losses, factor)],
     'More than `factor` times, not as much as that.': dict(at_least=True)})
 
 # %% ../nbs/19_exercises.ipynb #port
@@ -1125,10 +1157,14 @@ def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False):
 
 def _port_cases():
     draw = torch.Generator().manual_seed(1)
-    sizes = ((1, 1), (3, 1), (3, 4))  # batches, epochs
-    return [([(torch.randn(4, 2, generator=draw), torch.randn(4, 1, generator=draw))
-              for _ in range(n)], epochs)
-            for n, epochs in sizes]
+    cases = []
+    for batches, images, epochs in ((1, 1, 1), (2, 1, 2), (3, 4, 4)):  # small ones can be read
+        data = []
+        for _ in range(batches):
+            data.append((torch.randn(images, 2, generator=draw),
+                         torch.randn(images, 1, generator=draw)))
+        cases.append((data, epochs))
+    return cases
 
 EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The schedule steps once an epoch in the loop: that is what Lightning does unless `interval` '
@@ -1138,25 +1174,36 @@ EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The loop takes absolute errors, not squares.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #curve
-def _verdict(run, low='A', leak='B', over='C', high='D'):
-    "What is the matter with one of four runs."
-    return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}[run]
+_VERDICTS = {'A': 'rate too low', 'B': 'val leaked', 'C': 'overfits', 'D': 'rate too high'}
+_HOW_TO_TELL = {
+    'rate too low': 'with too low a rate both curves creep down together and are far from done.',
+    'val leaked': 'with a leak on so few images the result is too good to be true, the '
+                  'validation loss follows the training loss all the way down.',
+    'overfits': 'there the training loss falls while the validation loss turns and climbs.',
+    'rate too high': 'with too high a rate the losses leap about and do not fall.'}
 
-EXERCISES['08_curve'] = Exercise(_verdict,
-                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)], mistakes={
-    'B and C have changed places: which curve lies above the other? In a leak it is the training '
-    'loss, since augmented images are harder.':
-        dict(leak='C', over='B'),
-    'A and D have changed places: too high a rate leaps, too low a rate creeps.':
-        dict(low='D', high='A'),
-    'A and C have changed places: in which of them does the training loss fall?':
-        dict(low='C', over='A'),
-    'A and B have changed places: in which of them does the training loss fall?':
-        dict(low='B', leak='A')})
+def _verdict(run, moved=None):
+    "What is the matter with one of four runs; `moved`, runs whose verdicts have changed places."
+    return (moved or _VERDICTS)[run]
+
+def _misread():
+    "Every wrong order of the four verdicts, with what would be seen if they were right."
+    mistakes = {}
+    for order in itertools.permutations(_VERDICTS.values()):
+        moved = dict(zip(_VERDICTS, order))
+        wrong = [run for run in moved if moved[run] != _VERDICTS[run]]
+        if wrong:
+            hint = ' '.join(f'{run} is not {moved[run]!r}: {_HOW_TO_TELL[moved[run]]}'
+                            for run in wrong)
+            mistakes[hint] = dict(moved=moved)
+    return mistakes
+
+EXERCISES['08_curve'] = Exercise(_verdict, mistakes=_misread(),
+                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)])
 
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1,
-              first=False):
+              first=False, late=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
     taken, out = set(), []
     for row in iou.tolist():
@@ -1165,8 +1212,12 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
                 else max(able, key=row.__getitem__, default=None))
         if best is None or not (row[best] > threshold if strict else row[best] >= threshold):
             out.append(0)
+        elif late and best in taken:  # asked before `difficult`
+            out.append(0)
         elif difficult[best] and hard is not None:
             out.append(hard)
+            if late:
+                taken.add(best)
         elif best in taken and once:
             out.append(0)
         else:
@@ -1176,6 +1227,15 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
 
 def _lot(n, m, seed):
     return torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
+
+def _by_object(iou, difficult, threshold):
+    "A wrong way: each object chooses the detection that overlaps it most."
+    out = torch.zeros(len(iou), dtype=torch.int64)
+    for m in range(iou.shape[1]):
+        best = int(iou[:, m].argmax())
+        if iou[best, m] >= threshold:
+            out[best] = -1 if difficult[m] else 1
+    return out
 
 EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     (torch.tensor([[.9, 0], [.8, .1]]), torch.tensor([False, False]), .5),
@@ -1194,6 +1254,10 @@ EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     'A detection whose object is difficult is ignored, -1; you call it false.': dict(hard=0),
     'You forgot the difficult objects: a detection that looks at one is ignored, -1.':
         dict(hard=None),
+    'Ask first whether the object is difficult, then whether it is taken: a difficult object '
+    'can be looked at any number of times.': dict(late=True),
+    'Go through the detections, best score first, and not through the objects: an object goes to '
+    'the first detection that looks at it, not to the one that overlaps it most.': _by_object,
     'A detection looks at the object that it overlaps *most*, not at the first that is near '
     'enough.': dict(first=True)})
 
@@ -1208,6 +1272,21 @@ def _area_ap(hits, positives, envelope='right', over='positives', steps='hits'):
     below = {'positives': positives, 'hits': sum(hits), 'all': len(hits)}[over]
     return total / below if below else 0.
 
+def _precision_recall(hits, positives):
+    hits = hits.float()
+    return hits.cumsum(0) / torch.arange(1, len(hits) + 1), hits.cumsum(0) / positives
+
+def _trapezoids(hits, positives):
+    precision, recall = _precision_recall(hits, positives)
+    return torch.trapezoid(precision, recall).item()
+
+def _eleven(hits, positives):
+    "VOC's average over eleven recalls, as the devkit took it until 2009."
+    precision, recall = _precision_recall(hits, positives)
+    best = [precision[recall >= k / 10 - 1e-6].max() if bool((recall >= k / 10 - 1e-6).any())
+            else torch.tensor(0.) for k in range(11)]
+    return torch.stack(best).mean().item()
+
 EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     (torch.tensor([True, False, True]), 2), (torch.tensor([True, False, False, True, True]), 3),
     (torch.tensor([True, True]), 4),
@@ -1220,7 +1299,11 @@ EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     'any later hit*.': dict(envelope=None),
     'Your running maximum comes from the left, the wrong end: what counts is the best precision '
     'from here on.': dict(envelope='left'),
-    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all')})
+    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all'),
+    'You join the points of the curve by straight lines (trapezoids). VOC takes rectangles under '
+    'the envelope.': _trapezoids,
+    'That is the mean over eleven recalls. Here the exact area is wanted: a rectangle for each '
+    'hit.': _eleven})
 
 # %% ../nbs/19_exercises.ipynb #threshold
 def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False):
@@ -1237,6 +1320,15 @@ def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, al
         if value > best + 1e-12 or last and value > best - 1e-12:
             best, at = value, s
     return at
+
+def _best_f1(scores, hits, positives):
+    shown = scores >= _best_threshold(scores, hits, positives)
+    return 2 * int(hits[shown].sum()) / (int(shown.sum()) + positives)
+
+def _place_of_best(scores, hits, positives):
+    order = scores.argsort(descending=True, stable=True)
+    best = scores[order] == _best_threshold(scores, hits, positives)
+    return int(best.nonzero()[0])
 
 EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2),
@@ -1255,7 +1347,9 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     'That is where precision times recall is largest: F1 divides by their sum.': dict(by='product'),
     'Of several that are equally good the highest score is wanted.': dict(last=True),
     'Detections of equal score are shown together: count them all before you ask.':
-        dict(alone=True)})
+        dict(alone=True),
+    'That is the best F1 itself. The score from which on it is reached is wanted.': _best_f1,
+    'That is the place of the score in the list. The score itself is wanted.': _place_of_best})
 
 # %% ../nbs/19_exercises.ipynb #error-name
 def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
