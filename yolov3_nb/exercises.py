@@ -1212,11 +1212,9 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
                 else max(able, key=row.__getitem__, default=None))
         if best is None or not (row[best] > threshold if strict else row[best] >= threshold):
             out.append(0)
-        elif late and best in taken:  # asked before `difficult`
-            out.append(0)
-        elif difficult[best] and hard is not None:
+        elif difficult[best] and hard is not None and not (late and best in taken):
             out.append(hard)
-            if late:
+            if late:  # a mistake: a difficult object is never taken
                 taken.add(best)
         elif best in taken and once:
             out.append(0)
