@@ -4,6 +4,7 @@ by a real browser and by gradio_client; and a second one with short limits, for 
 Needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver); without them
 the tests in the browser are skipped, and say so.
 `YOLOV3_SCREENSHOTS=nbs/images pytest tests/test_app.py` also writes the figure of chapter 11b."""
+import ast
 import asyncio
 import base64
 import csv
@@ -21,6 +22,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 import numpy as np
 import pytest
@@ -352,6 +354,42 @@ def test_the_space_holds_this_library_and_these_weights(space):
     for name in ('config.json', 'model.safetensors'):
         ours = (ROOT/'weights'/'toy'/name).read_bytes()
         assert (space/'weights'/name).read_bytes() == ours
+    photographs = {f.name for f in (ROOT/'nbs'/'images'/'photos').iterdir() if f.is_file()}
+    assert {f.name for f in (space/'photographs').iterdir()} == photographs
+    assert {'cat.jpg', 'SOURCES.md'} <= photographs
+
+
+EXPORT_ONLY = {'onnxruntime', 'onnxscript'}  # the app writes no ONNX file
+
+
+def imports_of(module, seen):
+    "The packages that a module of the library imports anywhere, and those that come with it."
+    seen.add(module)
+    names, tree = set(), ast.parse((ROOT/'yolov3_nb'/f'{module}.py').read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split('.')[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split('.')[0])
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level and node.module not in seen:
+            names |= imports_of(node.module, seen)
+    return names
+
+
+def test_the_requirements_cover_each_import_of_the_app():
+    "What the app's modules import is in requirements.txt, or comes with Gradio, which is."
+    def plain(name):
+        return re.split('[^a-z0-9-]', name.lower().replace('_', '-'))[0]
+    seen = set()
+    foreign = imports_of('app', seen) - set(sys.stdlib_module_names) - {'yolov3_nb'} - EXPORT_ONLY
+    assert {'model', 'augment', 'gradcam', 'guards'} <= seen
+    assert {'torch', 'cv2', 'PIL', 'pytorch_grad_cam', 'gradio', 'uvicorn', 'fastapi'} <= foreign
+    told = {plain(line) for line in (ROOT/'spaces'/'requirements.txt').read_text().splitlines()}
+    told |= {plain(need) for need in requires('gradio') if 'extra ==' not in need}
+    owners = packages_distributions()
+    missing = {name for name in foreign if not {plain(d) for d in owners[name]} & told}
+    assert not missing, f'spaces/requirements.txt lacks {missing}'
 
 
 def test_what_was_not_measured_is_not_said(model):

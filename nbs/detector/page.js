@@ -96,6 +96,20 @@ function answer(d) {
   frame(back([x - w / 2, y - h / 2, x + w / 2, y + h / 2]), 'anchor', color(d.label));
 }
 
+// A tag that lies on an earlier one moves into its box, or under it.
+function spread() {
+  const placed = [];
+  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  for (const t of ui.stage.querySelectorAll('.tag')) {
+    const usual = t.className;
+    for (const place of [usual, `${usual} inside`, `${usual.replace(' inside', '')} foot`, usual]) {
+      t.className = place;
+      if (!placed.some(rect => meets(rect, t.getBoundingClientRect()))) break;
+    }
+    placed.push(t.getBoundingClientRect());
+  }
+}
+
 function drawBoxes(detections) {
   $('.boxes').replaceChildren();
   if (shown.truth && ui.known.checked) for (const box of shown.truth.boxes) frame(box, 'truth');
@@ -114,6 +128,7 @@ function drawBoxes(detections) {
     d.element.addEventListener('pointerleave', () => { answer(null); row.classList.remove('pointed'); });
     ui.rows.append(row);
   }
+  spread();
   $('.detections').hidden = !detections.length;
   $('.nothing').hidden = Boolean(detections.length);
 }
