@@ -16,7 +16,7 @@ const svg = (tag, attributes, parent) => {
 };
 const percent = share => `${100 * share}%`;
 const megabytes = bytes => (bytes / 1e6).toFixed(1);
-const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`;
+const seconds = s => s < 1 ? `${Math.round(s * 1000)}\u00a0ms` : `${s.toFixed(1)}\u00a0s`;  // never parted from its unit
 const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
 let site, network, shown, first, stream, loaded;
@@ -257,7 +257,7 @@ async function show(blob, truth, name) {
   ui.image.src = URL.createObjectURL(blob);
   ui.image.alt = name;
   ui.stage.hidden = false;
-  ui.stage.style.setProperty('--ratio', shown.width / shown.height);
+  $('.detector-main').style.setProperty('--ratio', shown.width / shown.height);
   ui.known.parentElement.hidden = !truth;
   await ui.image.decode().catch(() => {});
   await update();
