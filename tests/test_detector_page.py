@@ -263,7 +263,7 @@ def test_sliders_and_keyboard(page):
 
 def test_no_tag_lies_on_another(page):
     page.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
-                         dict(width=390, height=844, deviceScaleFactor=1, mobile=True))
+                         dict(width=320, height=844, deviceScaleFactor=1, mobile=True))
     try:
         slide(page, 'score', .2)
         slide(page, 'score', .25)

@@ -96,13 +96,14 @@ function answer(d) {
   frame(back([x - w / 2, y - h / 2, x + w / 2, y + h / 2]), 'anchor', color(d.label));
 }
 
-// A tag that lies on an earlier one moves into its box, or under it.
+// A tag that lies on an earlier one ends where its box ends, moves into its box, or under it.
 function spread() {
   const placed = [];
   const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
   for (const t of ui.stage.querySelectorAll('.tag')) {
     const usual = t.className;
-    for (const place of [usual, `${usual} inside`, `${usual.replace(' inside', '')} foot`, usual]) {
+    const outside = usual.replace(' inside', '');
+    for (const place of [usual, `${usual} right`, `${usual} inside`, `${outside} foot`, `${outside} foot right`, usual]) {
       t.className = place;
       if (!placed.some(rect => meets(rect, t.getBoundingClientRect()))) break;
     }
