@@ -40,6 +40,8 @@ from yolov3_nb.model import YOLOv3
 from yolov3_nb.space import make_space
 
 ROOT = Path(__file__).resolve().parent.parent
+LOOK = (Path(__file__).parent/'site_look.js').read_text(encoding='utf-8')
+LOOK = LOOK.split('const started')[0] + 'overflow(); contrast(); done(bad);'
 PATIENCE = 90  # seconds, on a machine that does other things too
 KEEP, IDLE, UPLOAD = 12, 3, 4  # seconds, of the app with short limits
 SHORT = f'''from yolov3_nb.app import LIMITS, serve
@@ -784,6 +786,25 @@ def test_nothing_covers_the_tags_of_boxes(page):
             return [4, 30, 80].map(x => at(x).tagName)''',
                           f'#{name} img')
         assert top == ['IMG']*3, f'{name}: {top}'
+
+
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [1440, 390])
+def test_every_word_can_be_read(page, width, theme):
+    "Contrast of 4.5 to 1 or better, and nothing wider than the window."
+    page.open(width, 900, theme)
+    time.sleep(1)
+    page.driver.set_script_timeout(30)
+    assert page.driver.execute_async_script(LOOK, width, theme, False) == []
+
+
+def test_on_a_wide_screen_the_reason_stands_beside_the_answer(page):
+    page.open(1440, 1000)
+    found, heat = (page.one(f'#{name} img').rect for name in ('found', 'heat'))
+    assert heat['x'] > found['x'] + found['width'] and abs(heat['y'] - found['y']) < 60
+    page.tab('Grids')
+    page.until(lambda: page.all('#grid0 img'))
+    assert page.one('#grid0').rect['y'] > found['y'] + found['height']
 
 
 def test_desk_and_telephone(page, tmp_path):

@@ -717,9 +717,21 @@ CSS = '''
 #files {flex-wrap: nowrap}
 #files > * {min-width: 0 !important}
 #found img, #heat img {max-height: 540px; object-fit: contain}
+body:not(.dark) #tabs button.selected {color: var(--primary-700)}
+.dark input[type=range] {--neutral-200: var(--neutral-600)}
+@media (min-width: 1200px) {
+  .gradio-container .main {max-width: 1440px}
+  #top > .column:first-child {flex: 0 0 340px !important}
+  #top > .column:last-child {flex: 1 1 0 !important}
+  #top > .column:last-child:has([data-tab-id=why][aria-selected=true]) {
+    display: grid !important; grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: start}
+  #last {grid-column: 1/-1}
+  #table :is(td, th, .cell-wrap, span) {font-size: .8rem !important; padding-inline: 2px !important}
+}
 @media (max-width: 640px) {
   .gradio-container .main {padding: .6rem !important}
   #title h1 {font-size: 1.4rem}
+  footer .divider {display: none}
   #top {flex-direction: column}
   #top > .column {display: contents !important}
   #top > .column > * {order: 3; width: 100%}
@@ -746,10 +758,13 @@ def _gradio():
 
 def _theme(gr): # its fonts come with Gradio; small print that can be read
     font = gr.themes.LocalFont('Source Sans Pro', weights=(400, 700))   # its 600 lacks most letters
-    theme = gr.themes.Default(primary_hue='teal', secondary_hue='teal',
+    theme = gr.themes.Default(primary_hue='blue', secondary_hue='blue',
                               font=[font, 'ui-sans-serif', 'system-ui', 'sans-serif'])
-    return theme.set(block_info_text_color='*neutral_600',
-                     block_info_text_color_dark='*neutral_300')
+    return theme.set(block_info_text_color='*neutral_600', block_title_text_color='*neutral_600',
+                     body_text_color_subdued='*neutral_600',
+                     block_info_text_color_dark='*neutral_300',
+                     body_text_color_subdued_dark='*neutral_300',
+                     link_text_color_dark='*secondary_300')
 
 def _image(gr, name, label, **kwargs): # its label would cover the tags of boxes: a heading says it
     return gr.Image(label=label, show_label=False, alt_text=label, elem_id=name, **kwargs)
