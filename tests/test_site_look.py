@@ -250,3 +250,19 @@ def test_every_explanation_that_the_search_is_told_is_there(tool, address, modul
     glossary = (folder/'glossary.html').read_text(encoding='utf-8')
     terms = {search.plain(name) for _, name, *_ in search.TERM.findall(glossary)}
     assert len(terms) > 100 and {*search.EXPLAINED, *search.ALSO} <= terms
+
+def test_a_page_brings_little_of_its_own_to_run(address, module):
+    "Its own scripts have less than 60 kB; those that the site's program brings do not count."
+    folder = module.config().doc_path
+    sizes = {}
+    for page in module.read_pages(module.config()):
+        html = (folder/page).read_text(encoding='utf-8')
+        inline = re.findall(r'<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>', html, re.S)
+        sources = re.findall(r'<script[^>]*\bsrc="([^"]+)"', html)
+        files = [(folder/page).parent/src for src in sources
+                 if not re.match('[a-z]+:', src) and 'site_libs' not in src]
+        if any(file.parent.name == 'detector' for file in files):
+            files = list((folder/'detector').glob('*.js'))
+        sizes[page] = sum(len(s.encode()) for s in inline) + sum(f.stat().st_size for f in files)
+    assert sizes['detector.html'] > 30_000  # it is seen
+    assert {page: size for page, size in sizes.items() if size >= 60_000} == {}
