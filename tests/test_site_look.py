@@ -161,7 +161,8 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
     script = yaml.safe_load((ROOT/'_quarto.yml').read_text(
         encoding='utf-8'))['format']['html']['include-after-body'][0]['text']
     figures = ''.join(f'<div class="cell-output-display">{tag(i, n)}</div>'
-                      for i, n in ((plot, 'plot'), (photographs, 'photographs')))
+                      for i, n in ((plot, 'plot'), (photographs, 'photographs'),
+                                   (plot.resize((900, 200)), 'strip')))
     figures += '<pre id="long" style="width: 9em; overflow-x: auto">a line that is cut off</pre>'
     (tmp_path/'styles.css').write_bytes((ROOT/'nbs'/'styles.css').read_bytes())
     (tmp_path/'x.html').write_text(f'<!doctype html><link rel="stylesheet" href="styles.css"><body '
@@ -180,6 +181,7 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
             '? setTimeout(done, 300) : setTimeout(ask, 20); ask()')
         shown = Image.open(io.BytesIO(browser.find_element('id', 'photographs').screenshot_as_png))
         cut = browser.find_element('id', 'long').get_attribute('class')
+        strips = [e.get_attribute('id') for e in browser.find_elements('css selector', '.strip')]
         browser.execute_script('document.getElementById("long").scrollLeft = 999')
         browser.execute_async_script('setTimeout(arguments[0], 200)')
         end = browser.find_element('id', 'long').get_attribute('class')
@@ -191,6 +193,7 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
     assert max(shown.getpixel((w//200, h//2))) < 60  # the paper at the edge is dark
     red, green, blue = shown.getpixel((w//4, h//2))
     assert green > red + 20 > blue  # and the photograph is green, as it was
+    assert strips == ['strip']
     assert (cut, end) == ('cut', '')  # what goes on at the right says so until it is seen
 
 @pytest.mark.parametrize('page, open_', [
