@@ -197,7 +197,7 @@ def _random_boxes(n, seed=0, side=60, least=1):
     return (torch.cat([corner, corner + size], 1) * 4).round() / 4
 
 # %% ../nbs/19_exercises.ipynb #part
-def _own_boxes(xml, first='own', shift=1, number=float):
+def _own_boxes(xml, first='own', shift=1, number=float, table=True):
     "The objects' own boxes in an annotation, as edges."
     from defusedxml import ElementTree
     tree, out = ElementTree.fromstring(xml), []
@@ -209,7 +209,8 @@ def _own_boxes(xml, first='own', shift=1, number=float):
         x1, y1, x2, y2 = (number(b.findtext(k)) for k in ('xmin', 'ymin', 'xmax', 'ymax'))
         out.append([x1 - shift, y1 - shift, x2, y2] if shift != 'all'
                    else [x1 - 1, y1 - 1, x2 - 1, y2 - 1])
-    return torch.tensor(out, dtype=torch.float32).reshape(-1, 4)
+    boxes = torch.tensor(out, dtype=torch.float32)
+    return boxes.reshape(-1, 4) if table else boxes
 
 def _xml(*objects):
     """An annotation; an object is a list of boxes, those before the last are parts that stand
@@ -240,18 +241,27 @@ EXERCISES['01_parts'] = Exercise(_own_boxes, cases=lambda: [
     'for ymin.': dict(shift=0),
     'Only the minimum loses one: the right edge of pixel xmax is xmax.': dict(shift='all'),
     'Coordinates may have decimals, as in VOC 2012: read them with float, not with int.':
-        dict(number=int)})
+        dict(number=int),
+    'Coordinates may have decimals, as in VOC 2012, and `int` cuts them off: keep them.':
+        dict(number=lambda text: int(float(text))),
+    'Without an object the shape must still be (0, 4): `torch.tensor([])` has (0,), and a reshape '
+    'to (-1, 4) makes it (0, 4).': dict(table=False)})
 
 # %% ../nbs/19_exercises.ipynb #counts
-def _class_counts(targets, num_classes, skip=True, only=False, images=False):
-    "How many objects of each class an exam counts."
+def _class_counts(targets, num_classes, skip=True, only=False, images=False, places='all'):
+    "How many objects of each class a test counts."
     counts = [0] * num_classes
     for t in targets:
         labels = [label for label, hard in zip(t['labels'].tolist(), t['difficult'].tolist())
                   if not skip or hard == only]
         for label in (set(labels) if images else labels):
             counts[label] += 1
-    return torch.tensor(counts)
+    if places == 'to the last':
+        while counts and not counts[-1]:
+            counts.pop()
+    if places == 'present':
+        counts = [count for count in counts if count]
+    return torch.tensor(counts, dtype=torch.int64)
 
 def _targets(*rows):
     return [{'labels': torch.tensor(labels, dtype=torch.int64),
@@ -266,16 +276,28 @@ def _random_targets(n, seed, num_classes=20):
 EXERCISES['01_counts'] = Exercise(_class_counts, cases=lambda: [
     (_targets(([0, 2, 2], [0, 0, 1])), 3), (_targets(([1, 1], [0, 0]), ([0], [0])), 4),
     (_targets(([], []), ([2], [1])), 3), (_random_targets(40, 1), 20)], mistakes={
-    'Difficult objects are counted, too: an exam leaves them out.': dict(skip=False),
+    'Difficult objects are counted, too: the test leaves them out.': dict(skip=False),
     'You count the difficult objects, and leave out the others.': dict(only=True),
-    'You count a class once an image: two dogs in one image are two.': dict(images=True)})
+    'You count a class once an image: two dogs in one image are two.': dict(images=True),
+    'A class that never occurs has its place too: give bincount `minlength=num_classes`.':
+        dict(places='to the last'),
+    'A class that never occurs has its place too, with a count of 0: `unique` leaves it out, '
+    '`bincount` with `minlength=num_classes` does not.': dict(places='present')})
 
 # %% ../nbs/19_exercises.ipynb #small
-def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True):
+def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True,
+                 count=False, squeeze=False, area=False):
     "Share of the boxes whose longer side is less than a cell, at the network's size."
     scale = size / by(hw) if scaled else 1
     sides = [side(x2 - x1, y2 - y1) * scale for x1, y1, x2, y2 in boxes.tolist()]
-    return sum(s < stride if strict else s <= stride for s in sides) / len(sides)
+    if squeeze:
+        h, w = hw
+        sides = [side((x2 - x1) * size / w, (y2 - y1) * size / h)
+                 for x1, y1, x2, y2 in boxes.tolist()]
+    if area:
+        sides = [((x2 - x1) * (y2 - y1)) ** .5 * scale for x1, y1, x2, y2 in boxes.tolist()]
+    small = sum(s < stride if strict else s <= stride for s in sides)
+    return small if count else small / len(sides)
 
 EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     (torch.tensor([[0., 0, 60, 20]]), (200, 320), 160, 32),
@@ -294,14 +316,23 @@ EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     'The letterbox scales by the longest side of the image, which is not always the height.':
         dict(by=lambda hw: hw[0]),
     'A box exactly as long as a cell is no longer small: less than, not less or equal.':
-        dict(strict=False)})
+        dict(strict=False),
+    'That is how many boxes are small; their *share* is wanted: divide by the number of boxes.':
+        dict(count=True),
+    'You scale width and height by two factors, which squeezes the image: one factor, '
+    'size / longest side, is for both.': dict(squeeze=True),
+    'You compare areas: small means that the longer *side* is less than a cell.':
+        dict(area=True)})
 
 # %% ../nbs/19_exercises.ipynb #guesser
-def _guesser(counts, absent='out', percent=False, guess=max, swap=False):
+def _guesser(counts, absent='out', percent=False, guess=max, swap=False,
+             place=False):
     "Accuracy over objects, and mean over classes, of one who always names the most frequent class."
     counts = counts.tolist()
     classes = [c for c in counts if c] if absent == 'out' else counts
     over_objects, over_classes = guess(classes) / sum(counts), 1 / len(classes)
+    if place:
+        over_objects = counts.index(max(counts)) / sum(counts)
     out = (over_classes, over_objects) if swap else (over_objects, over_classes)
     return torch.tensor(out) * (100 if percent else 1)
 
@@ -311,16 +342,23 @@ EXERCISES['01_guesser'] = Exercise(_guesser, cases=lambda: [
     'A class without objects has no accuracy: leave it out of the mean.': dict(absent='in'),
     'The two have changed places: over objects first, then over classes.': dict(swap=True),
     'Shares are wanted, from 0 to 1, not percent.': dict(percent=True),
-    'You guess the rarest class: the most frequent one pays better.': dict(guess=min)})
+    'You guess the rarest class: the most frequent one pays better.': dict(guess=min),
+    'You divide the *place* of the most frequent class (argmax); its count (max) is wanted.':
+        dict(place=True)})
 
 # %% ../nbs/19_exercises.ipynb #unpad
-def _unpad(square, hw, turned=False, up=True, where='middle', cut=round):
+def _unpad(square, hw, turned=False, up=True, where='middle', cut=round,
+           late=False):
     "The part of a square that holds the image."
     h, w = hw[::-1] if turned else hw
     size = len(square)
     nh, nw = max(1, cut(h * size / max(h, w))), max(1, cut(w * size / max(h, w)))
     top, left = (((size - nh) // 2, (size - nw) // 2) if where == 'middle' else (0, 0) if where
                  == 'first' else (size - nh, size - nw))
+    if late:
+        top, left = (size - nh + 1) // 2, (size - nw + 1) // 2
+    if up == 'negative':
+        return square[top:-top, left:-left]
     if not up:
         return (square[top:size - top or None, left:size - left or None] if where
                 == 'middle' else square)
@@ -342,17 +380,25 @@ EXERCISES['02_unpad'] = Exercise(_unpad, cases=lambda: [
     'one more: take new_h rows from `top` on.': dict(up=False),
     'The new side is rounded to the nearest whole pixel; you cut the fraction off.':
         dict(cut=math.floor),
-    'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil)})
+    'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil),
+    'Where nothing is missing, `top` is 0, and a slice that ends at -0 is empty: take new_h rows '
+    'from `top` on.': dict(up='negative'),
+    'Of an odd number of missing rows the *far* border has one more: round the near one down.':
+        dict(late=True)})
 
 # %% ../nbs/19_exercises.ipynb #growth
-def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False):
+def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False, less=False,
+            undivided=False):
     "Area of the upright box around a turned box, over the area of the box."
     a = degrees if radians else math.radians(degrees)
     c, s = (math.cos(a), math.sin(a)) if bare else (abs(math.cos(a)), abs(math.sin(a)))
     if minus:
         s = -s
     new_w, new_h = w * c + h * s, w * s + h * c
-    return new_w / w if side else new_w * new_h / (w * h)
+    if side:
+        return new_w / w
+    area = new_w * new_h
+    return area if undivided else area / (w * h) - (1 if less else 0)
 
 EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     (10, 10, 0), (20, 20, 45), (10, 30, 90), (20, 80, 10), (20, 80, -10), (20, 80, 100),
@@ -360,17 +406,24 @@ EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     'math.sin and math.cos take radians: math.radians turns degrees into them.': dict(radians=True),
     'The parts add up: width times cosine *and* height times sine.': dict(minus=True),
     'A cosine or a sine may be negative; a length is not. Take absolute values.': dict(bare=True),
-    'That is how much wider it gets. The growth of the *area* is wanted.': dict(side=True)})
+    'That is how much wider it gets. The growth of the *area* is wanted.': dict(side=True),
+    'That is the share *by which* the area grows; the ratio of the two areas is 1 more.':
+        dict(less=True),
+    'That is the new area. It is wanted as a multiple of the old one: divide by w * h.':
+        dict(undivided=True)})
 
 # %% ../nbs/19_exercises.ipynb #turn
-def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False):
+def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False,
+                  half=False):
     "Boxes of an image that is turned clockwise by a quarter."
     h, w = hw
     if by == 'width':
         h, w = w, h
     out = []
     for x1, y1, x2, y2 in boxes.tolist():
-        if flip:
+        if half:
+            new = (w - x2, h - y2, w - x1, h - y1)
+        elif flip:
             new = (y1, x1, y2, x2)
         elif clockwise:
             new = ((h - last - y2, x1, h - last - y1, x2) if swap
@@ -392,20 +445,24 @@ EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
     'What was down is left now, and that is measured by the *height* of the old image; you took '
     'the width.': dict(by='width'),
     'You changed x for y and no more. That is a reflection, and writing would be mirrored.':
-        dict(flip=True)})
+        dict(flip=True),
+    'That is half a turn: after a quarter turn, what was a width is a height.': dict(half=True)})
 
 # %% ../nbs/19_exercises.ipynb #quarter
 def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=True, rule='area',
-                  share=.25, least=2):
+                  share=.25, least=2, squeeze=False, sign=1):
     "Boxes of an image that covers a quarter of a mosaic."
     (h, w), (x1, y1, x2, y2), out = hw, quarter, []
     scale = cover((x2 - x1) / w, (y2 - y1) / h)
-    dx, dy = ((x2 - x1 - w * scale) / 2, (y2 - y1 - h * scale) / 2) if centred else (0, 0)
+    across, down = ((x2 - x1) / w, (y2 - y1) / h) if squeeze else (scale, scale)
+    dx = sign * (x2 - x1 - w * across) / 2 if centred else 0
+    dy = sign * (y2 - y1 - h * down) / 2 if centred else 0
     if moved:
         dx, dy = dx + x1, dy + y1
     for b in boxes.tolist():
-        full = [b[0] * scale + dx, b[1] * scale + dy, b[2] * scale + dx, b[3] * scale + dy]
-        part = [max(full[0], x1), max(full[1], y1), min(full[2], x2), min(full[3], y2)]
+        full = [b[0] * across + dx, b[1] * down + dy, b[2] * across + dx, b[3] * down + dy]
+        part = [min(max(v, low), high)
+                for v, low, high in zip(full, (x1, y1, x1, y1), (x2, y2, x2, y2))]
         pw = part[2] - part[0]
         ph = part[3] - part[1]
         area = (full[2] - full[0]) * (full[3] - full[1])
@@ -434,7 +491,13 @@ EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
     'The visibility rule is missing: of a box that is cut, a quarter of the area must be left, and '
     '2 pixels each way.': dict(rule='touch'),
     'Compare areas at one scale: what is left of the scaled box, with the whole of the *scaled* '
-    'box.': dict(rule='square')})
+    'box.': dict(rule='square'),
+    'You cut the boxes and then give back all of them: only those that stay are wanted, '
+    '`cut[keep]`.': dict(rule='all'),
+    'You scale width and height by two factors, which squeezes the image: take the larger of the '
+    'two for both.': dict(squeeze=True),
+    'The image is moved the wrong way: what is too much hangs over *before* the quarter begins, so '
+    'half of it is subtracted.': dict(sign=-1)})
 
 # %% ../nbs/19_exercises.ipynb #iou
 def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True):
@@ -454,6 +517,8 @@ def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True)
         total = {'both': mine + other - inter, 'twice': mine + other,
                  'off twice': mine + other - 2 * inter,
                  'mine': mine, 'other': other, 'less': min(mine, other)}[union]
+        if guard == 'clamp':
+            total = max(total, 1e-7)
         ious.append(inter / total if total else 0. if guard else math.copysign(math.inf, inter)
                     if inter else math.nan)
     return torch.tensor(ious)
@@ -484,7 +549,12 @@ EXERCISES['03_iou'] = Exercise(_iou, most=40, cases=lambda: [
     'You divide by the smaller of the two areas. The union is what both cover together.':
         dict(union='less'),
     'Two boxes without area give 0 / 0, which is nan: keep the union above 0 before you divide.':
-        dict(guard=False)})
+        dict(guard=False),
+    'The overlap is still negative where boxes do not meet: clamp its width and height at 0; '
+    'clamping the union does not mend that.': dict(clamp='no', guard='clamp'),
+    'Clamp width and height of the overlap each, not their product: of boxes apart in both '
+    'directions both are negative, and two negatives make a plus.':
+        dict(clamp='product', guard='clamp')})
 
 # %% ../nbs/19_exercises.ipynb #voc
 def _voc_to_coco(boxes, shift=1, grow=1, form='corner'):
@@ -508,11 +578,13 @@ EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
         dict(grow=0),
     'The last two numbers are right and bottom edges: COCO wants width and height.':
         dict(form='edges'),
-    "COCO's box begins with its top left corner, not with its centre.": dict(form='centre')})
+    "COCO's box begins with its top left corner, not with its centre.": dict(form='centre'),
+    'The +1 is there twice: from edges that have been moved by 1 the width is a plain difference.':
+        dict(grow=2)})
 
 # %% ../nbs/19_exercises.ipynb #merge
 def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=True, strict=True,
-               order='falling', merge=True):
+               order='falling', merge=True, divide=True):
     "NMS whose winners become the mean of their group."
     s, out = scores.tolist(), []
     turn = sorted(range(len(s)), key={'falling': lambda i: -s[i], 'rising': lambda i: s[i],
@@ -527,9 +599,13 @@ def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=Tr
         if left:
             near = [i for i in near if i not in gone]
         gone |= {best, *near}
-        group = ([best] if winner else []) + near
+        group = ([best] if winner is True else []) + near
+        if winner == 'alone':
+            group = near or [best]
         weight = torch.tensor([s[i] if weighted else 1. for i in group])
-        mean = (boxes[group] * weight[:, None]).sum(0) / weight.sum()
+        mean = (boxes[group] * weight[:, None]).sum(0)
+        if divide:
+            mean = mean / weight.sum()
         out.append(mean if merge else boxes[best])
     return torch.stack(out)
 
@@ -551,11 +627,15 @@ EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     'A box that overlaps by exactly the threshold stays: only more than that joins the group.':
         dict(strict=False),
     'You begin with the lowest score: sort by falling score.': dict(order='rising'),
-    'You take the boxes as they come: go through them by falling score.': dict(order='given')})
+    'You take the boxes as they come: go through them by falling score.': dict(order='given'),
+    'Divide by the sum of the weights: without that, boxes shrink with their scores.':
+        dict(divide=False),
+    'The winner belongs to its group also where it has removed others: it has the largest weight.':
+        dict(winner='alone')})
 
 # %% ../nbs/19_exercises.ipynb #soft
 def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winner=False,
-              normal=False):
+              normal=False, sort=False):
     "Scores after Soft-NMS with a Gaussian."
     s, left, done = scores.tolist(), list(range(len(scores))), []
     fixed = sorted(left, key=lambda i: -s[i])
@@ -567,7 +647,7 @@ def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winne
             s[i] *= math.exp(-(ious[i]**2 if square else ious[i])
                              / (2 * sigma**2 if normal else sigma))
         done.append(best)
-    return torch.tensor(s)
+    return torch.tensor(sorted(s, reverse=True) if sort else s)
 
 EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     (torch.tensor([[0., 0, 4, 4], [1, 0, 5, 4]]), torch.tensor([.9, .8]), 0.3),
@@ -582,7 +662,8 @@ EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     'A box that has had its turn loses nothing more: weaken only those that are still left.':
         dict(taken=True),
     'The winner weakens itself, since its IoU with itself is 1: leave it out.': dict(winner=True),
-    'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True)})
+    'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True),
+    'The scores are right, but sorted: give them back in the order of the boxes.': dict(sort=True)})
 
 # %% ../nbs/19_exercises.ipynb #cells
 def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, strides=(32, 16, 8)):
