@@ -127,11 +127,17 @@ class _Count(TorchFunctionMode):
         self.n += 1
         return f(*args, **(kwargs or {}))
 
+def _as_mistaken(got, known):
+    "As `_same`; where a known mistake gives infinity, a student's may also divide by zero."
+    if isinstance(got, ZeroDivisionError) and isinstance(known, float) and math.isinf(known):
+        return True
+    return _same(got, known)
+
 def _mistakes(ex, cases, got):
     "The hints of the known mistake, or of the two together, that give just these answers."
     def gives(knobs):
         f = knobs if callable(knobs) else partial(ex.answer, **knobs)
-        return all(_same(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
+        return all(_as_mistaken(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
     for hint, knobs in ex.mistakes.items():
         if gives(knobs):
             return [hint]
@@ -585,7 +591,8 @@ EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True)})
 
 # %% ../nbs/19_exercises.ipynb #cells
-def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, strides=(32, 16, 8)):
+def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, own=True,
+           strides=(32, 16, 8)):
     "Row and column of each box's cell on each grid."
     out = []
     for stride in strides:
@@ -593,7 +600,8 @@ def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, s
             x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]
             row, col = cut(y / stride), cut(x / stride)
             if last:
-                row, col = min(row, size // stride - 1), min(col, size // stride - 1)
+                most = size // (stride if own else 32) - 1
+                row, col = min(row, most), min(col, most)
             out.append((col, row) if swap else (row, col))
     return torch.tensor(out).reshape(3, -1, 2)
 
@@ -608,6 +616,7 @@ EXERCISES['04_cells'] = Exercise(_cells, most=60, cases=lambda: [
     'into another cell.': dict(cut=round),
     'A centre right on the far edge still belongs to the last cell, number size / stride - 1.':
         dict(last=False),
+    'The number of the last cell is another one on each grid: size / stride - 1.': dict(own=False),
     'The coarsest grid comes first: strides 32, 16, 8.': dict(strides=(8, 16, 32))})
 
 # %% ../nbs/19_exercises.ipynb #recall
@@ -616,7 +625,7 @@ def _wh_iou(a, b):
     return inter / (a[0] * a[1] + b[0] * b[1] - inter)
 
 def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_best=False,
-                     mean=False, grouped=True):
+                     mean=False, grouped=True, pairs=False):
     "Share of the boxes that have a passable anchor on each scale."
     groups = (anchors if grouped else anchors.transpose(0, 1)).tolist()
     # (N, 3, 3)
@@ -625,16 +634,25 @@ def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_be
         return v > threshold if strict else v >= threshold
     best = [max(range(3), key=lambda s: max(i[s])) for i in ious]
     def share(s):
+        if pairs:
+            return [sum(map(passes, i[s])) / 3 for i in ious]
         return [need(map(passes, i[s])) and (not only_best or best[n] == s)
                 for n, i in enumerate(ious)]
     return torch.tensor([sum(max(i[s]) for i in ious) / len(ious) if mean
                          else sum(share(s)) / len(ious) for s in range(3)])
+
+def _boxes_last(wh, anchors, threshold):
+    "The table of IoUs read as if the boxes were its last axis."
+    flat = anchors.reshape(9, 2).tolist()
+    iou = torch.tensor([[_wh_iou(box, a) for a in flat] for box in wh.tolist()])
+    return (iou.view(3, 3, -1).amax(2) >= threshold).float().mean(0)
 
 EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
     (wh, torch.tensor([[[80., 80], [80, 40], [80, 160]], [[40, 40], [20, 40], [40, 20]],
                        [[10, 10], [10, 20], [20, 10]]]), t)
     for wh, t in ((torch.tensor([[80., 80]]), .5),
                   (torch.tensor([[10., 10], [10, 40], [40, 40], [60, 60]]), .5),
+                  (torch.tensor([[10., 10], [10, 13]]), .8),
                   (torch.rand(200, 2, generator=torch.Generator().manual_seed(7)) * 100 + 2, .6))],
                                   mistakes={
     'A box at exactly the threshold counts, too: IoU >= threshold.': dict(strict=True),
@@ -644,17 +662,27 @@ EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
     'That is the mean of the best IoUs. Recall does not ask how close: count the boxes that reach '
     'the threshold.': dict(mean=True),
     'Your groups take one anchor of each scale. The first axis of `anchors` is the scale, the '
-    'second the three anchors on it.': dict(grouped=False)})
+    'second the three anchors on it.': dict(grouped=False),
+    'You average over the three anchors, too: a box counts once, as soon as one of them fits.':
+        dict(pairs=True),
+    'The threshold is an argument; yours is always 0.5.':
+        lambda wh, anchors, threshold: _recall_by_scale(wh, anchors),
+    'The boxes are the first axis of the IoUs, and stay the first: (N, 9) becomes (N, 3, 3).':
+        _boxes_last})
 
 # %% ../nbs/19_exercises.ipynb #raw
 def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True, log=True,
-                 cells=False, upside=False, bare=False):
+                 cells=False, upside=False, bare=False, grid_anchor=False):
     "What the network must say so that `decode` gives this box."
     x1, y1, x2, y2 = box.tolist()
     at = [v / stride for v in {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]]
     if fraction:
         at = [v - math.floor(v) for v in at]
-    if logit:
+    if logit == 'log':
+        at = [math.log(v) if v > 0 else -math.inf for v in at]
+    elif logit == 'sigmoid':
+        at = [1 / (1 + math.exp(-v)) for v in at]
+    elif logit:
         at = [math.log(v / (1 - v)) if 0 < v < 1 else math.nan if v else -math.inf for v in at]
     size = [(x2 - x1) / (1 if bare else anchor[0].item()),
             (y2 - y1) / (1 if bare else anchor[1].item())]
@@ -662,6 +690,8 @@ def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True,
         size = [1 / v for v in size]
     if cells:
         size = [v / stride for v in size]
+    if grid_anchor:
+        size = [v * stride for v in size]
     return torch.tensor(at + ([math.log(v) for v in size] if log else size))
 
 EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
@@ -678,6 +708,12 @@ EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
     'x and y tell where the *centre* lies; you took the top left corner.': dict(point='corner'),
     'The anchor is in pixels, as the box is: width and height are not divided by the stride.':
         dict(cells=True),
+    'The inverse of the sigmoid is not the logarithm alone, it is the logit: ln p - ln(1 - p).':
+        dict(logit='log'),
+    'That is the sigmoid once more: `decode` takes it, and you need its inverse, the logit.':
+        dict(logit='sigmoid'),
+    'You divide the anchor by the stride. Much public code has its anchors in cells; here anchor '
+    'and box are both in pixels.': dict(grid_anchor=True),
     'Upside down: it is the box over the anchor, as `decode` multiplies the anchor.':
         dict(upside=True),
     'Width and height are told in anchors: divide by the anchor before you take the logarithm.':
@@ -701,6 +737,17 @@ def _assign(iou, free=True, second=True, order='file', push=False, lost=-1):
         taken |= set(choice)
     return torch.tensor([out[n] for n in range(len(table))])
 
+def _best_pair_first(iou):
+    "The largest IoU of the whole table is served first, then the largest of what is left."
+    table = iou.clone()
+    out = [-1] * len(table)
+    for _ in range(min(3, len(table))):
+        box, anchor = divmod(int(table.argmax()), 3)
+        out[box] = anchor
+        table[box] = -1
+        table[:, anchor] = -1
+    return torch.tensor(out)
+
 EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     (torch.tensor([[.9, .5, .1], [.8, .6, .2]]),), (torch.tensor([[.5, .4, .3], [.9, .8, .1]]),),
     (torch.tensor([[.9, .8, .7], [.6, .9, .5], [.3, .4, .8], [.7, .6, .9]]),),
@@ -710,20 +757,23 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     'A box whose best anchor is taken is not lost: it takes the best of those that are free.':
         dict(second=False),
     'The boxes are served in the order of the file, not the best fit first.': dict(order='best'),
+    'You take the best pair of the whole table first. Here the boxes come one after the other, and '
+    'an earlier one may take what fits a later one better.': _best_pair_first,
     'First come, first served: a later box does not push out an earlier one.': dict(push=True),
     'A box that finds no free anchor is lost: it gets -1.': dict(lost=0)})
 
 # %% ../nbs/19_exercises.ipynb #shapes
 def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False,
-                   joined=False):
+                   joined=False, anchors_first=True, batch=False):
     "Shapes of the three outputs for one image."
     out = []
     for stride in (32, 16, 8)[::order]:
         rows, cols = height // stride, (height if square else width) // stride
         if turned:
             rows, cols = cols, rows
-        out.append((3 * (five + num_classes), rows, cols) if joined
-                   else (3, rows, cols, five + num_classes))
+        shape = (3, rows, cols) if anchors_first else (rows, cols, 3)
+        shape = ((1,) if batch else ()) + shape + (five + num_classes,)
+        out.append((3 * (five + num_classes), rows, cols) if joined else shape)
     return torch.tensor(out)
 
 EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
@@ -735,17 +785,20 @@ EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
         dict(turned=True),
     'You took the height for both: columns come from the width.': dict(square=True),
     'The head splits its channels: three anchors and the numbers of each are axes of their own, '
-    'the numbers last.': dict(joined=True)})
+    'the numbers last.': dict(joined=True),
+    'The anchors come before the cells: (3, rows, columns, 5 + classes).':
+        dict(anchors_first=False),
+    'The shapes are asked for without the batch axis: four numbers each.': dict(batch=True)})
 
 # %% ../nbs/19_exercises.ipynb #params
 def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=True,
-                      blocks='all', back=9):
+                      blocks='all', back=9, leaving=True):
     "Trainable parameters of one stage of the backbone."
-    def brick(a, b, kernel):
-        return a * b * kernel + norm * b + (b if bias else 0)
+    def conv_block(a, b, kernel):
+        return a * b * kernel + norm * (b if leaving else a) + (b if bias else 0)
     middle = nf // 2 if narrow else nf
-    block = brick(nf, middle, 1) + brick(middle, nf, back)
-    return (brick(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
+    block = conv_block(nf, middle, 1) + conv_block(middle, nf, back)
+    return (conv_block(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
 
 EXERCISES['05_params'] = Exercise(_stage_parameters,
                                   cases=lambda: [(2, 4, 1), (2, 4, 3), (32, 64, 1), (512, 1024, 4)],
@@ -753,6 +806,8 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
     'Batch norm is missing: it has a scale and a shift for each channel that leaves the block.':
         dict(norm=0),
     'Batch norm has a scale *and* a shift: two for each channel.': dict(norm=1),
+    'Batch norm comes after the convolution: it has a scale and a shift for each channel that '
+    'leaves it, not for those that enter.': dict(leaving=False),
     'The running mean and variance are no parameters: nothing trains them. Two for each channel '
     'are left.': dict(norm=4),
     'The convolutions have no bias: batch norm, right after them, has a shift of its own.':
@@ -766,15 +821,18 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
         dict(back=1)})
 
 # %% ../nbs/19_exercises.ipynb #window
-def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False):
+def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False,
+            edge=False, inside=False):
     "First pixel and the one after the last that a cell can see."
     a, b = cell, cell + 1
     for kernel, stride in (reversed(layers) if back else layers):
         a = a * stride - (kernel // 2 if pad else 0)
-        b = (b - 1) * stride - (kernel // 2 if pad else 0) + kernel
+        b = (b if edge else b - 1) * stride - (kernel // 2 if pad else 0) + kernel - edge
     if middle:
         step, field = math.prod(s for _, s in layers), b - a
         a, b = (cell + .5) * step - field / 2, (cell + .5) * step + field / 2
+    if inside:
+        a = max(a, 0)
     return torch.tensor([a, b - inclusive])
 
 EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
@@ -785,6 +843,9 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
     'Go back from the last layer to the first: the cell is one of the last map.': dict(back=False),
     'The second number is an edge: the one after the last pixel that is seen.':
         dict(inclusive=True),
+    'Follow the last *pixel* back through the layers, and add 1 only at the end. You carry the '
+    'edge after it through them, and it goes too far with each stride of 2.': dict(edge=True),
+    'Positions in the padding count as seen, so the first may be negative.': dict(inside=True),
     'The width is right, the place is not: with stride 2 and a kernel of 3 the window is not '
     'centred on the cell. Follow both its ends back.': dict(middle=True)})
 
@@ -792,11 +853,14 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
 def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='scaled',
           axis=0, keep=True):
     "A convolution's weight and bias that do what it and its batch norm did."
-    g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
+    if root == 'none':
+        g = scale
+    else:
+        g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
     bias = {'scaled': shift - g * mean, 'bare': shift - mean, 'no': shift,
             'plus': shift + g * mean}[centre]
-    return weight * g.reshape([-1, 1, 1, 1] if axis == 0
-                              else [1, -1, 1, 1]), bias if keep else bias - shift
+    shape = {0: [-1, 1, 1, 1], 1: [1, -1, 1, 1], 3: [-1]}[axis]
+    return weight * g.reshape(shape), bias if keep else bias - shift
 
 def _fold_cases():
     def one(*v):
@@ -818,18 +882,23 @@ EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
     "The mean's sign: batch norm takes it off.": dict(centre='plus'),
     'The scale belongs to the channels that *leave* the convolution, the first axis of its weight.':
         dict(axis=1),
+    'g has one number for each channel that leaves, but in `weight * g` it meets the *last* axis, '
+    'along the kernel: give it the shape (nf, 1, 1, 1).': dict(axis=3),
+    'The variance is missing: batch norm divides by the standard deviation.': dict(root='none'),
     "Batch norm's own shift is missing in the bias.": dict(keep=False)})
 
 # %% ../nbs/19_exercises.ipynb #start
 def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anchors=3, off=True,
-                 log=math.log, pays='log'):
+                 log=math.log, pays='log', class_sum=False):
     "Class and no-object terms of the better form before training, by scale."
     out = []
     for stride in (32, 16, 8):
         empty = anchors * (size // stride)**2 - (n_boxes if off else 0)
-        each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior)}[pays]
-        out.append((lam[0] * log(num_classes),
-                    lam[1] * empty * each / (n_boxes if per == 'box' else empty)))
+        each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior),
+                'sign': log(1 - prior)}[pays]
+        below = {'box': n_boxes, 'place': empty, 'none': 1}[per]
+        out.append((lam[0] * log(num_classes) * (n_boxes if class_sum else 1),
+                    lam[1] * empty * each / below))
     return torch.tensor(out)
 
 EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
@@ -837,6 +906,12 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
     'The weights are missing: the class term counts five times.': dict(lam=(1., 1.)),
     'These are means over the empty slots. The better form takes the sum, and divides it by the '
     'number of boxes.': dict(per='place'),
+    'The weight of no-object is 1 here, and not the 1.6 of the chapter.': dict(lam=(5., 1.6)),
+    'What the empty slots pay is added up, and then divided by the number of boxes.':
+        dict(per='none'),
+    'The class term is divided by the number of boxes, too: as many pay, so the mean is ln C.':
+        dict(class_sum=True),
+    'The sign: ln(1 - prior) is negative, and a slot pays -ln(1 - prior).': dict(pays='sign'),
     'Each cell has three slots, one for each anchor.': dict(anchors=1),
     'The positive slots pay no no-object term: take the boxes off the number of slots.':
         dict(off=False),
@@ -848,7 +923,7 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #alarms
 def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='calls', percent=True,
-                     strict=True):
+                     strict=True, none=math.nan):
     "Of the slots that call \"object\", the share that hold one, in percent."
     calls = hits = full = 0
     for z, k in zip(logits.tolist(), kind.tolist()):
@@ -858,7 +933,12 @@ def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='call
             continue
         calls, hits, full = calls + call, hits + (call and k != 0), full + (k == 1)
     below = {'calls': calls, 'full': full, 'all': len(kind)}[of]
-    return hits / below * (100 if percent else 1) if below else math.nan
+    return hits / below * (100 if percent else 1) if below else none
+
+def _quiet_share(logits, kind, t):
+    "No-object accuracy: of the empty slots, the share that does not call, in percent."
+    empty = kind == 0
+    return (100 * (empty & (logits.sigmoid() <= t)).sum() / empty.sum()).item()
 
 EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
     (torch.tensor([3., -2, -5, 2]), torch.tensor([1, 0, 0, 0]), .05),
@@ -875,6 +955,9 @@ EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
         lambda z, k, t: _alarm_precision(z, k.clamp(min=0), t),
     'That is the object accuracy, the share of *positive* slots that call. Here you divide by the '
     'number of calls.': dict(of='full'),
+    'That is the no-object accuracy, the share of *empty* slots that do not call. Here the slots '
+    'that call are asked.': _quiet_share,
+    'Where nothing calls there is no share: nan, and not 0.': dict(none=0.),
     'You divide by all slots: only those that call are asked.': dict(of='all'),
     'The answer is wanted in percent.': dict(percent=False),
     'A slot calls when its objectness is *above* t.': dict(strict=False)})
