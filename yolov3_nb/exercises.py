@@ -1029,6 +1029,40 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
     'use the BCE that takes logits.': dict(ends='cut')})
 
+# %% ../nbs/19_exercises.ipynb #term
+def _objectness_term(logits, iou, images, target='iou', squared=False, both=True, by='larger'):
+    "What the positive slots of one grid pay for their objectness, before lambda."
+    total = 0.
+    for z, u in zip(logits.tolist(), iou.tolist()):
+        u = u if target == 'iou' else 1.
+        p = 1 / (1 + math.exp(-z))
+        right = math.log1p(math.exp(-abs(z))) + max(-z, 0)  # -ln p
+        wrong = right + z                                   # -ln(1 - p)
+        if squared:
+            total += (p - u)**2
+        else:
+            total += u * right + ((1 - u) * wrong if both else 0)
+    below = {'larger': max(len(logits), images), 'slots': len(logits), 'images': images,
+             'none': 1}[by]
+    return torch.tensor(total / below if below else math.nan)
+
+EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
+    (torch.tensor([0.]), torch.tensor([1.]), 1),
+    (torch.tensor([0., -2]), torch.tensor([.5, .8]), 1),
+    (torch.tensor([1.]), torch.tensor([.6]), 4), (torch.zeros(0), torch.zeros(0), 2),
+    (torch.tensor([120., -120]), torch.tensor([.3, .9]), 1),
+    (torch.linspace(-4, 4, 12), torch.linspace(1, 0, 12), 3)], mistakes={
+    'The target is the IoU of the box and not 1: a slot whose box fits badly should say so.':
+        dict(target='one'),
+    'That is the squared error of the original form.': dict(squared=True),
+    'A soft target has two parts: u · (-ln p) + (1 - u) · (-ln(1 - p)). You took only the first.':
+        dict(both=False),
+    'Divide by the number of images where it is larger than that of the positive slots; with no '
+    'slot at all, the mean would be nan.': dict(by='slots'),
+    'Divide by the number of positive slots, unless there are more images than that.':
+        dict(by='images'),
+    'That is the sum: divide it by the number of positive slots, or of images.': dict(by='none')})
+
 # %% ../nbs/19_exercises.ipynb #place
 def _place(lr, min_lr, max_lr, steps, log=True, gaps=True, whole=False):
     "The step at which a ramp passes a rate."
