@@ -1259,10 +1259,13 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #error-name
 def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
-                swap=False, strict=False, faint=True):
+                swap=False, strict=(), faint=True, fixed=False):
     "The type of a false detection."
+    if fixed:
+        tf, tb = .5, .1
     def near(v, t):
-        return v > t if strict else v >= t
+        exact = 'tf' if t == tf else 'tb'
+        return v > t if exact in strict else v >= t
     tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf),
              'duplicate': near(same, tf), 'both': near(other, tb)}
     name = next((t for t in ask if tests[t]), 'background')
@@ -1270,9 +1273,10 @@ def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicat
         name = 'background'
     return {'location': 'class', 'class': 'location'}.get(name, name) if swap else name
 
-EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in (
+EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [
     (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1),
-    (.5, 0.), (0., .5), (.05, .05), (.2, .3))], mistakes={
+    (.5, 0.), (0., .5), (.05, .05), (.2, .3), (.3, 0., .2, .05), (.05, 0., .5, .02),
+    (0., .3, .25, .1)], mistakes={
     'Location and class have changed places: the right class in the wrong place is a location '
     'error.': dict(swap=True),
     'Location is asked before class: a box that overlaps an object of its own class somewhat needs '
@@ -1281,7 +1285,11 @@ EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in 
     'Class is asked before duplicate: a box that lies well on an object of another class, too, '
     'gets the other name.':
         dict(ask=('location', 'duplicate', 'class', 'both')),
-    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.': dict(strict=True),
+    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.':
+        dict(strict=('tf', 'tb')),
+    'Exactly 0.5 is enough for a hit: it is no location error any more, and with another class it '
+    'is a class error.': dict(strict=('tf',)),
+    'Use the arguments tf and tb, not 0.5 and 0.1.': dict(fixed=True),
     'A box that overlaps another class by tb or more is no background: it is wrong in both ways.':
         dict(faint=False)})
 
@@ -1309,13 +1317,16 @@ EXERCISES['09b_rates'] = Exercise(_rates, cases=lambda: [
     'Background is no class: the answer has a column less than the matrix.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #even-ece
-def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False):
+def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False, mean=True,
+              turned=False):
     "Calibration error over bins with equally many detections."
     s, h = scores.tolist(), [float(x) for x in hits.tolist()]
     if sort:
         if sort == 'both':
             h = [y for _, y in sorted(zip(s, h), key=lambda r: r[0])]
         s = sorted(s)
+    if turned:
+        bins = len(s) // bins
     n = len(s) // bins
     cut = [(s[k*n:(k + 1)*n], h[k*n:(k + 1)*n]) for k in range(bins)]
     if width:
@@ -1324,7 +1335,10 @@ def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=Fa
     gaps = [(sum(x - y for x, y in zip(a, b)), len(a)) for a, b in cut if a]
     if gap == 'each':
         return sum(abs(x - y) for x, y in zip(s, h)) / len(s)
-    return sum(abs(g) if size else g for g, _ in gaps) / len(s)
+    if size == 'after':
+        return abs(sum(g for g, _ in gaps)) / len(s)
+    total = sum(abs(g) if size else g for g, _ in gaps)
+    return total / len(s) if mean else total / n
 
 EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
     (torch.tensor([.2, .9, .4, .7]), torch.tensor([False, True, True, True]), 2),
@@ -1336,6 +1350,12 @@ EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
         dict(gap='each'),
     'A bin that says too much does not make up for one that says too little: take the absolute '
     'value of each gap.': dict(size=False),
+    'The absolute value comes before the mean: you take it of the mean, and gaps of different '
+    'signs have cancelled by then.': dict(size='after'),
+    'All bins weigh the same, and their weights add up to 1: take the mean of the gaps, not their '
+    'sum.': dict(mean=False),
+    'Each row should be one bin: reshape to (bins, detections in a bin), not the other way round.':
+        dict(turned=True),
     'These are bins of equal width. Here each bin has equally many detections.': dict(width=True)})
 
 # %% ../nbs/19_exercises.ipynb #layer
@@ -1371,7 +1391,7 @@ EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #why
 def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True,
-                likeliest=False, early=False):
+                likeliest=False, early=False, alone=False):
     "What was wrong, at the places that should have found an object."
     if first:
         raw, iou = raw[:1], iou[:1]
@@ -1388,6 +1408,8 @@ def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, 
         return 'class'
     if (mine & good).any() if same else mine.any() and good.any():
         return 'silenced'
+    if alone:
+        other = (obj > t).any()
     return 'box' if mine.any() else 'class' if other else 'objectness'
 
 def _places(*rows):
@@ -1415,6 +1437,8 @@ EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
     'Score and overlap must be good at the *same* place.': dict(same=False),
     'The likeliest class may be wrong where nothing is seen at all: `class` needs another class '
     'with a *score* above t.': dict(likeliest=True),
+    'You tell `class` from `objectness` by the objectness alone. Where it is high and no class has '
+    'a score above t, the answer is still `objectness`.': dict(alone=True),
     'Ask for the right class first: if one place scores above t for it, the class is not what was '
     'wrong.': dict(early=True)})
 
@@ -1473,11 +1497,13 @@ EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #spy
 def _spied(place, x, swapped=False, late=False, kept=False, graph=False, left=False,
-           careless=False):
+           careless=False, packed=False):
     "What goes into a layer of a small network and comes out of it, and how many hooks are left."
     weights = [torch.full(shape, i - 1.5) for i, shape in enumerate(((2, 2), (2,), (1, 2), (1,)))]
     if x.shape[-1] != 2:
         return {'in': None, 'out': None, 'graph': False, 'a hook is left': left or careless}
+    if packed:
+        return {'in': 'a tuple'}
     first = x @ weights[0].T + weights[1]
     middle = first.relu()
     last = middle @ weights[2].T + weights[3]
@@ -1495,6 +1521,8 @@ def _spy_cases():
     return [(2, x), (0, x), (1, x), (1, torch.ones(1, 3))]
 
 EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
+    'A hook gets the inputs as a tuple, even if there is only one: take the first of it.':
+        dict(packed=True),
     'First what went in, then what came out.': dict(swapped=True),
     'A layer that works in place has overwritten its input when a forward hook is called: '
     'take the input before the layer runs.': dict(late=True),
@@ -1506,7 +1534,8 @@ EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
     'remove it whatever happens.': dict(careless=True)})
 
 # %% ../nbs/19_exercises.ipynb #names
-def _free_names(names, fold=True, given=True, first=2, rename_first=False):
+def _free_names(names, fold=True, given=True, first=2, rename_first=False, pile=False,
+                small=False):
     "Names that do not collide, in the order of the wanted ones."
     taken, asked, out = set(), {}, []
     key = str.lower if fold else str
@@ -1520,9 +1549,9 @@ def _free_names(names, fold=True, given=True, first=2, rename_first=False):
             n, new = 2, f'{name}-1'
         while given and key(new) in taken:
             n += 1
-            new = f'{name}-{n + first - 2 - rename_first}'
+            new = f'{new if pile else name}-{n + first - 2 - rename_first}'
         taken.add(key(new))
-        out.append(new)
+        out.append(new.lower() if small else new)
     return out
 
 EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n in (
@@ -1531,15 +1560,17 @@ EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n 
     'A name that you have given out may be wanted later, or the other way round: look whether a '
     'name is taken, not how often it was asked for.': dict(given=False),
     'The second of a name gets -2.': dict(first=1),
+    'Compare in small letters, but give the name as it was wanted.': dict(small=True),
+    'The number follows the wanted name: the third dog is dog-3, not dog-2-3.': dict(pile=True),
     'The first of a name stays as it is.': dict(rename_first=True)})
 
 # %% ../nbs/19_exercises.ipynb #header
-def _darknet_header(data, wide=None, order='little', start=12, at=None):
+def _darknet_header(data, wide=None, order='little', start=12, at=None, more=False):
     "What the first bytes of a weights file say."
     def number(i, n):
         return int.from_bytes(data[i:i + n], order)
     major, minor = number(0, 4), number(4, 4)
-    n = wide or (8 if 10*major + minor >= 2 else 4)
+    n = wide or (8 if 10*major + minor >= (3 if more else 2) else 4)
     return major, minor, number(start, n), at if at else start + n
 
 EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
@@ -1547,47 +1578,60 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
     (0, 1, 0, 7, 9), (0, 2, 5, 32013312, 0), (0, 2, 0, 0, 1), (1, 0, 3, 5, 6))], mistakes={
     'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
     'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
+    'Version 0.2 itself has the counter of 64 bits: at least 2, not more than 2.': dict(more=True),
     'The numbers are stored with their little end first.': dict(order='big'),
     'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
     'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
 
 # %% ../nbs/19_exercises.ipynb #batches
 def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True,
-                  alone=True):
+                  alone=True, closed_empty=False, none_is_one=False, exactly=True):
     "Batches that keep both limits, in the order of the images."
     out, part, total = [], [], 0
     for i, size in enumerate(sizes):
         if not alone and size > pixels:
             continue
-        full = (by_number and len(part) == most or by_pixels and total
-                + (size if early else 0) > pixels)
-        if part and full:
+        more = total + (size if early else 0)
+        too_many = more > pixels if exactly else more >= pixels
+        full = by_number and len(part) == most or by_pixels and too_many
+        if full and (part or closed_empty):
             out, part, total = out + [part], [], 0
         part, total = part + [i], total + size
-    return out + [part] if part and last else out
+    return out + [part] if (part or none_is_one and not sizes) and last else out
 
 EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
     ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9),
-    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18), ([20, 1], 3, 9),
+    ([], 3, 9)], mistakes={
     'The last batch is still open when the loop ends: give it too.': dict(last=False),
     'Ask before you add: with this image the batch would have too many pixels.':
         dict(early=False),
+    'A batch is empty: the first image is too large, and you close a batch that holds nothing yet.':
+        dict(closed_empty=True),
+    'No images make no batch: for an empty list give an empty list.': dict(none_is_one=True),
+    'Exactly `pixels` pixels are allowed: a batch is full only above it.': dict(exactly=False),
     'A batch has at most `most` images.': dict(by_number=False),
     'A batch has at most `pixels` pixels, unless it is one image alone.': dict(by_pixels=False),
     'An image that is too large for any batch gets one of its own: it must not get lost.':
         dict(alone=False)})
 
 # %% ../nbs/19_exercises.ipynb #int8
-def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
+def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False,
+              wrap=False, whole=None):
     "A kernel in 8 bits, with one scale a channel that leaves."
     w = weight.transpose(0, axis)
     size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
     scale = size/top
+    if whole:
+        scale = scale.amax().expand(len(scale)).clone()
     if guard:
         scale = scale.where(size != 0, torch.ones_like(scale))
     q = w/scale.view(-1, 1, 1, 1)
     q = q.round() if nearest else q.trunc()
-    q = q.clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    q = (q + 128) % 256 - 128 if wrap else q.clamp(-128, 127)
+    q = q.nan_to_num(0).to(torch.int8).transpose(0, axis)
+    if whole == 'one number':
+        scale = scale[0]
     return q, 1/scale if inverse else scale
 
 EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
@@ -1598,6 +1642,14 @@ EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
                      -1, 1, 1, 1),)], mistakes={
     'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
     'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
+    'The largest weight becomes 127: 128 does not fit into int8, and comes out as -128.':
+        dict(top=128, wrap=True),
+    'One scale for the whole kernel is too coarse: each channel that leaves has its own.':
+        dict(whole='the same'),
+    'One scale for the whole kernel is too coarse: give (nf,) scales, one for each channel that '
+    'leaves.': dict(whole='one number'),
+    'The largest weight without its sign: a channel may have its largest below zero, and what is '
+    'more than 127 comes out as something else.': dict(signed=True, wrap=True),
     'Round to the nearest whole number; cutting off costs half a step on average.':
         dict(nearest=False),
     'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take '
@@ -1658,14 +1710,21 @@ EXERCISES['11b_coco'] = Exercise(_to_coco, _coco_cases, mistakes={
     'x comes before y, and width before height.': dict(swap=True)})
 
 # %% ../nbs/19_exercises.ipynb #app-threshold
-def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision'):
+def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision',
+                   strict=False, one_by_one=False):
     "The smallest score threshold at which the shown boxes are precise enough."
+    if one_by_one:
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        shown = [[float(scores[i]), float(right[order[:n]].float().mean())]
+                 for n, i in enumerate(order, 1)]
+        return min((t for t, precision in shown if precision >= least), default=None)
     good = []
     for t in sorted(set(scores.tolist()), reverse=True):
         shown = scores > t if above else scores >= t
         hits = int((shown & right).sum())
         whole = int(shown.sum()) if share == 'precision' else int(right.sum())
-        if whole and hits/whole >= least:
+        enough = whole and (hits/whole > least if strict else hits/whole >= least)
+        if enough:
             good.append(t)
         elif first:
             break
@@ -1679,11 +1738,14 @@ def _threshold_cases():
     return [case([.9, .5], [1, 0], .6), case([.9, .5], [1, 0], .5), case([.9], [0], .5),
             case([.9, .8, .7, .6, .5], [1, 0, 1, 1, 0], .7), case([.5, .5, .2], [0, 1, 1], .6),
             case([.8, .7, .6], [1, 1, 1], 1.), case([.6, .6, .4, .3], [1, 0, 0, 0], .5),
-            case([.9, .7, .4], [1, 1, 0], .65)]
+            case([.9, .7, .4], [1, 1, 0], .65), case([.9, .5, .5], [1, 1, 0], .9)]
 
 EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes={
     'A box that scores just as much as the threshold is shown: at least t, not above it.':
         dict(above=True),
+    'A precision of exactly `least` is enough.': dict(strict=True),
+    'Boxes of equal score are shown together or not at all: judge a threshold by all of them.':
+        dict(one_by_one=True),
     'The first failure from above does not end the search: right boxes may follow.':
         dict(first=True),
     'That is the largest such score; the smallest shows more boxes.': dict(lowest=False),
@@ -1691,15 +1753,20 @@ EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes
     'precision is the share of the shown boxes that are right.': dict(share='recall')})
 
 # %% ../nbs/19_exercises.ipynb #app-again
-def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou'):
+def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou',
+                exact=True):
     "The number of the box that was chosen, among new boxes; 0 where it is gone."
     x1, y1, x2, y2 = box.tolist()
     best, found = -1., 0
+    if not len(boxes) and exact == 'argmax':
+        return int(torch.zeros(0).argmax())
+    if not len(boxes) and exact == 'max':
+        return int(torch.zeros(0).max())
     for n, ((a, b, c, d), kind_of_box) in enumerate(zip(boxes.tolist(), labels.tolist()), base):
         both = max(0, min(x2, c) - max(x1, a))*max(0, min(y2, d) - max(y1, b))
         one, other = (x2 - x1)*(y2 - y1), (c - a)*(d - b)
         share = both/{'iou': one + other - both, 'own': one}[by]
-        if kind and kind_of_box != label or share < least:
+        if kind and kind_of_box != label or share < least or share == least and not exact:
             continue
         if share > best and not (first and found):
             best, found = share, n
@@ -1719,6 +1786,11 @@ EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [
     'Numbers begin with 1 on the page, and with 0 in Python.': dict(base=0),
     'There must be an IoU of 0.5 at least: otherwise the box is gone, and the answer is 0.':
         dict(least=1e-9),
+    'An IoU of exactly 0.5 is enough.': dict(exact=False),
+    'With no boxes at all there is no largest overlap: `argmax` of nothing is an error. The answer '
+    'is then 0.': dict(exact='argmax'),
+    'With no boxes at all there is no largest overlap: `max` of nothing is an error. The answer '
+    'is then 0.': dict(exact='max'),
     'That is the first one that overlaps enough; asked for is the one that overlaps most.':
         dict(first=True),
     'A large box around everything would always win: divide by the union, not by the area of the '
