@@ -74,7 +74,9 @@ def error_types(
 # %% ../nbs/09b_errors.ipynb #repaired-ap
 def _repair(dets, gts, errors, types):
     "Labels (N,), verdicts (N,), and the ground truths left, after mending `types`."
-    labels, verdict, target = dets['labels'].clone(), errors['verdict'].clone(), errors['target']
+    labels = dets['labels'].clone()
+    verdict = errors['verdict'].clone()
+    target = errors['target']
     numbers = [ERROR_TYPES.index(t) for t in types]
     mended = torch.tensor(numbers, dtype=torch.long, device=target.device)
     wrong = torch.isin(errors['type'], mended)
@@ -186,7 +188,8 @@ def reliability(
                          'only probabilities, from 0 to 1, can be reliable.')
     verdict = match(dets, gts, iou_threshold)['verdict']
     judged = verdict >= 0
-    scores, hit = scores[judged], (verdict[judged] == 1).double()
+    scores = scores[judged]
+    hit = (verdict[judged] == 1).double()
     edges = torch.arange(1, bins, dtype=torch.float64, device=scores.device)/bins
     bin_of = torch.bucketize(scores, edges)
     count = torch.bincount(bin_of, minlength=bins)

@@ -162,7 +162,8 @@ class Deployed(nn.Module):
 
 # %% ../nbs/11_export.ipynb #largest_difference
 def _difference(x, y):
-    x, y = torch.as_tensor(x).double(), torch.as_tensor(y).double()
+    x = torch.as_tensor(x).double()
+    y = torch.as_tensor(y).double()
     relative = (x - y).abs()/y.abs().clamp(min=1)
     return float(relative.nan_to_num(nan=math.inf).max())
 

@@ -229,7 +229,8 @@ def unletterbox_map(
         middle = torch.arange(n, device=maps.device) + .5
         return (middle*new/n + start)*2/size - 1
 
-    x, y = on_square(w, new_w, left), on_square(h, new_h, top)
+    x = on_square(w, new_w, left)
+    y = on_square(h, new_h, top)
     at = torch.stack(torch.meshgrid(x, y, indexing='xy'), -1)[None]  # (1, h, w, 2)
     flat = maps.reshape(1, -1, *maps.shape[-2:]).float()
     sampled = F.grid_sample(flat, at, padding_mode='border', align_corners=False)
