@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from yolov3_nb.augment import cut_boxes
-from yolov3_nb.bench import bench, groups, read_reduced, run_bench
+from yolov3_nb.bench import Pair, bench, groups, measure_pair, read_reduced, run_bench
 from yolov3_nb.fast import (
     Draws, FastDataset, as_it_is, augment_batch, cut_at, letterbox, move_boxes, shift_hsv,
     uniforms, warp)
@@ -137,7 +138,16 @@ def test_reduced_reading_keeps_what_is_needed(tmp_path):
 def test_the_bench_measures_one_group():
     found = run_bench(1, .1, ('training',), say=lambda line: None)
     assert [r['group'] for r in found['rows']] == ['training'] * 2
-    assert all(r['lowest'] <= r['ratio'] <= r['highest'] for r in found['rows'])
+    assert all(r['ratio'] > 0 for r in found['rows'])
+
+
+@pytest.mark.parametrize('count, fast_count, ratio', [(1, None, 4), (2, None, 4), (1, 2, 8)])
+def test_the_bench_measures_a_ratio_that_is_known(count, fast_count, ratio):
+    pair = Pair('wait', 'long', 'short', lambda: time.sleep(.04), lambda: time.sleep(.01),
+                count, fast_count)
+    row = measure_pair(pair, .5)
+    assert .75 * ratio < row['ratio'] < 1.1 * ratio and 3 <= row['rounds'] <= 10
+    assert .75 * 40 / count < row['plain_ms'] < 60 / count
 
 
 @pytest.mark.parametrize('argv, words', [

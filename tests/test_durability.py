@@ -9,10 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as L
 import torch
 
 from yolov3_nb import cli, learner, training
-from yolov3_nb.durable import Interruptible, WholeCheckpoints, lost_patience
+from yolov3_nb.durable import Interruptible, Patience, WholeCheckpoints, lost_patience
 from yolov3_nb.files import Claim, InputError
 from yolov3_nb.learner import Learner
 from yolov3_nb.model import YOLOv3
@@ -411,7 +412,36 @@ def test_a_journal_that_was_read_is_still_ours(tmp_path):
 
 def test_who_waits_longer_or_trains_longer_has_not_ended_early():
     ended = {'Patience': {'stopped_epoch': 3, 'patience': 2, 'epochs': 9}}
-    assert lost_patience(ended, 2, 9)
+    words = 'after epoch 4 of 9, as no validation brought a better loss'
+    assert lost_patience(ended, 2, 9) == words
     assert not lost_patience(ended, 5, 9) and not lost_patience(ended, 2, 12)
     assert lost_patience({'Patience': {'stopped_epoch': 3, 'patience': 2}}, 2, 12)  # an older form
     assert not lost_patience({'Patience': {'stopped_epoch': 0, 'patience': 2, 'epochs': 9}}, 2, 9)
+
+
+@pytest.mark.parametrize('losses, words', [
+    ([float('nan')], 'after epoch 1 of 9, as the loss of the validation images is not finite'),
+    ([3., 4., 5.], 'after epoch 3 of 9, as 2 validations brought no better loss'),
+    ([3., 2., 1.], None)])
+def test_a_run_knows_when_and_why_it_ended_early(losses, words):
+    patience = Patience(2, 9)
+    trainer = L.Trainer(max_epochs=9, accelerator='cpu', logger=False, barebones=False,
+                        enable_checkpointing=False, enable_progress_bar=False,
+                        enable_model_summary=False, callbacks=[patience])
+    trainer.state.fn = 'fit'
+    for epoch, loss in enumerate(losses):
+        trainer.fit_loop.epoch_progress.current.processed = epoch
+        trainer.fit_loop.epoch_progress.current.completed = epoch
+        trainer.callback_metrics['val_loss'] = torch.tensor(loss)
+        patience.on_validation_end(trainer, None)
+    states = {'Patience': patience.state_dict()}
+    assert patience.ended == words and lost_patience(states, 2, 9) == words
+
+
+def test_processes_of_a_launcher_are_refused(monkeypatch, tmp_path):
+    for name, value in dict(TORCHELASTIC_RUN_ID='1', WORLD_SIZE='2', RANK='0', LOCAL_RANK='0',
+                            LOCAL_WORLD_SIZE='2', GROUP_RANK='0').items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match='one of 2 processes that torchrun or Slurm started'):
+        Learner(run=tmp_path/'run').prepare()
+    assert not list(tmp_path.iterdir())

@@ -92,3 +92,16 @@ def test_the_notebooks_that_train_are_found(tool):
     names = {p.name for p in tool('shake').choose([], [])}
     assert {'06_loss.ipynb', '07_lr_finder.ipynb', '08_training.ipynb'} <= names
     assert not {'index.ipynb', 'glossary.ipynb'} & names
+
+
+def test_a_result_hangs_on_what_the_notebook_imports(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT/'tools'))
+    import shake
+    boxes = notebook(tmp_path/'a.ipynb', {'one': 'from yolov3_nb.boxes import iou\n%time 1'})
+    names = {f.stem for f in shake.library_of(boxes)}
+    assert {'__init__', 'boxes'} <= names and not {'cli', 'learner', 'training'} & names
+    late = notebook(tmp_path/'b.ipynb', {'one': 'def f():\n    import yolov3_nb.training'})
+    names = {f.stem for f in shake.library_of(late)}  # and what it imports in its turn
+    assert {'training', 'model', 'loss', 'files'} <= names and 'cli' not in names
+    magic = notebook(tmp_path/'c.ipynb', {'one': 'x = !ls'})
+    assert 'cli' in {f.stem for f in shake.library_of(magic)}

@@ -12,7 +12,8 @@ the cells after it run too, so that one run shows all that fails.
     python tools/shake.py --minutes 5                 a run that takes longer counts as a failure
 
 Results are kept in runs/shake.json after each run; what stands there and still holds (the same code
-in notebook and library, the same processor and torch) is not run again. `--anew` forgets it.
+in the notebook and in what it imports, the same processor and torch) is not run again. `--anew`
+forgets it.
 Exit status 1 where a check failed. The settings, each alone, then three combinations by lot:
 
 - `threads-N`: OMP_NUM_THREADS; `threads-1` is the plain run, all others have one thread too
@@ -123,11 +124,44 @@ def code_of(path):
     return [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
 
 
+def modules_in(source, inside):
+    "Names of the library's modules that a source imports; `inside`: it is one of them itself."
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition('.')[2] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            name = node.module or ''
+            if node.level and inside or name.startswith('yolov3_nb.'):
+                found.add(name.removeprefix('yolov3_nb.'))
+            if name == 'yolov3_nb' or node.level and not name:
+                found |= {alias.name for alias in node.names}
+    return {name for name in found if (ROOT/'yolov3_nb'/f'{name}.py').exists()}
+
+
+def library_of(path):
+    "Files of the library that a notebook uses: those that it imports, and what these import."
+    sources = ['\n'.join(line for line in cell.splitlines() if line[:1] not in ('%', '!'))
+               for cell in code_of(path)]
+    waiting, found = set(), {'__init__'}
+    for source in sources:
+        try:
+            waiting |= modules_in(source, inside=False)
+        except SyntaxError:  # a cell that only IPython can read: it may use any of them
+            waiting |= {f.stem for f in (ROOT/'yolov3_nb').glob('*.py')}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        source = (ROOT/'yolov3_nb'/f'{name}.py').read_text(encoding='utf-8')
+        waiting |= modules_in(source, inside=True) - found
+    return [ROOT/'yolov3_nb'/f'{name}.py' for name in sorted(found)]
+
+
 def digest(path):
-    "What a result hangs on: the notebook's code, the library's, the processor, torch."
+    "What a result hangs on: the code of the notebook and of what it imports, processor, torch."
     from importlib.metadata import version
     h = hashlib.sha256('\0'.join(code_of(path)).encode())
-    for f in sorted((ROOT/'yolov3_nb').glob('*.py')):
+    for f in library_of(path):
         h.update(f.read_bytes())
     h.update(f'{platform.machine()} {sorted(processor_flags())} {version("torch")}'.encode())
     return h.hexdigest()[:16]

@@ -92,9 +92,19 @@ class Patience(EarlyStopping):
     ):
         super().__init__('val_loss', patience=validations, check_on_train_epoch_end=False)
         self.epochs = epochs
+        self.ended = None  # when and why it ended the run, in words
+
+    def on_validation_end(self, trainer, module):
+        goes_on = not trainer.should_stop
+        super().on_validation_end(trainer, module)
+        if goes_on and trainer.should_stop:
+            why = f'{self.patience} validations brought no better loss'
+            if not torch.isfinite(trainer.callback_metrics[self.monitor]):
+                why = 'the loss of the validation images is not finite'
+            self.ended = f'after epoch {trainer.current_epoch + 1} of {self.epochs}, as {why}'
 
     def state_dict(self):
-        return super().state_dict() | {'epochs': self.epochs}
+        return super().state_dict() | {'epochs': self.epochs, 'ended': self.ended}
 
     def load_state_dict(self, state):
         super().load_state_dict(state | {'stopped_epoch': 0, 'patience': self.patience})
@@ -103,17 +113,19 @@ def lost_patience(
     states:dict, # of callbacks, by name, as a checkpoint holds them
     patience:int, # validations that the run waits for
     epochs:int, # of the whole run
-)->bool:
-    "Whether a run of this patience and length had ended early when a checkpoint was written."
+)->str: # when and why, in words; None: it had not
+    "How a run of this patience and length had ended early when a checkpoint was written."
     for name, state in states.items():
         if not str(name).startswith('Patience') or not isinstance(state, dict):
             continue
-        epoch = state.get('stopped_epoch')
         same = (state.get('patience', patience) == patience
                 and (state.get('epochs') or epochs) == epochs)
-        if same and isinstance(epoch, int) and epoch > 0:
-            return True
-    return False
+        if same and isinstance(state.get('ended'), str):
+            return state['ended']
+        epoch = state.get('stopped_epoch')
+        if same and 'ended' not in state and isinstance(epoch, int) and epoch > 0:
+            return f'after epoch {epoch + 1} of {epochs}, as no validation brought a better loss'
+    return None
 
 # %% ../nbs/20c_durable.ipynb #checkpoint_left
 def checkpoint_left(
@@ -274,8 +286,8 @@ class Milestones(Callback):
 
     def keep(self, trainer, module, place):
         "Write a milestone; it gets its name when it is whole."
-        beside = place.with_name(f'.{place.name}')
-        trainer.save_checkpoint(beside/'last.ckpt')
+        unfinished = beside(place)
+        trainer.save_checkpoint(unfinished/'last.ckpt')
         if trainer.is_global_zero:
-            final_model(trainer, module).save_pretrained(beside/'weights', half=True)
-            beside.rename(place)
+            final_model(trainer, module).save_pretrained(unfinished/'weights', half=True)
+            unfinished.rename(place)

@@ -13,8 +13,11 @@ import errno
 import json
 import math
 import os
+import platform
+import re
 import shutil
 import stat
+import time
 from functools import partial
 from pathlib import Path
 
@@ -58,11 +61,15 @@ def regular_file(
     return path
 
 # %% ../nbs/20_files.ipynb #write-whole
+def _host():
+    "The name of this machine, as far as it can be a part of a file's name."
+    return re.sub('[^A-Za-z0-9-]', '-', platform.node())[:30] or 'unnamed'
+
 def beside(
     path:Path, # what shall be there in the end
-)->Path: # a hidden name in the same folder, with the number of this process
+)->Path: # a hidden name in the same folder, with this machine and the number of this process
     "Where a file or a folder is made before it gets its name."
-    return path.parent/f'.{path.name[-50:]}.{os.getpid()}.tmp'
+    return path.parent/f'.{path.name[-50:]}.{_host()}.{os.getpid()}.tmp'
 
 def _is_gone(number):
     "Whether no process of this machine has the number; False where that cannot be known."
@@ -76,14 +83,24 @@ def _is_gone(number):
         return False
     return False
 
+_OLD = 24 * 3600  # seconds; nothing is in the making for so long
+
+def _is_left(path):
+    "Whether its process is gone; of another machine's process that is told by the age alone."
+    *_, host, number, _ = path.name.rsplit('.', 3)
+    if not (number.isascii() and number.isdigit()):
+        return False
+    if host == _host() and _is_gone(int(number)):
+        return True
+    return time.time() - path.stat().st_mtime > _OLD
+
 def remove_left(
     folder:str|Path,
 ):
     "Remove what killed processes have left of files and folders that they made by `beside`."
-    for path in Path(folder).glob('.*.tmp'):
-        number = path.name.split('.')[-2]
-        if number.isascii() and number.isdigit() and _is_gone(int(number)):
-            with contextlib.suppress(OSError):
+    for path in Path(folder).glob('.*.*.*.tmp'):
+        with contextlib.suppress(OSError):
+            if _is_left(path):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 def check_target(

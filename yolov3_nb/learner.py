@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PATIENCE', 'settle', 'make_data', 'make_module', 'duration', 'first_sentence', 'make_callbacks', 'make_trainer',
-           'leading_run', 'Learner']
+           'leading_run', 'refuse_launcher', 'Learner']
 
 # %% ../nbs/25_learner.ipynb #imports-export
 import ctypes
@@ -547,6 +547,16 @@ def leading_run()->Path: # None in the first process
     run = os.environ.get('YOLOV3_RUN')
     return Path(run) if run and int(os.environ.get('LOCAL_RANK', 0)) else None
 
+def refuse_launcher():
+    "`InputError` in one of several processes that another program has started"
+    from pytorch_lightning.plugins.environments import (
+        SLURMEnvironment, TorchElasticEnvironment)
+    for kind in (TorchElasticEnvironment, SLURMEnvironment):
+        if kind.detect() and kind().world_size() > 1:
+            raise InputError(
+                f'This is one of {kind().world_size()} processes that torchrun or Slurm started: '
+                'start one process, and give --devices; it starts the others itself.')
+
 class Learner:
     "Data, a recipe, a network and a Lightning trainer, and what is done with them"
     def __init__(self,
@@ -630,6 +640,8 @@ class Learner:
     def prepare(self):
         "Make and check all that training needs; a refusal leaves nothing behind"
         advice = 'give another with --out'
+        if self.leads:
+            refuse_launcher()
         if self.leads and not self.resumed:
             new_run(self.run)  # refuses a folder that holds a run
         made = check_writable(self.run, 2**28, advice)
@@ -652,9 +664,9 @@ class Learner:
                 write_json(self.run/'settings.json', asdict(self.recipe))
                 os.environ['YOLOV3_RUN'] = str(self.run)  # for processes of further devices
         except BaseException:
-            self._release()
-            if made:
+            if made and self.claim is not None:  # otherwise it is another process's by now
                 shutil.rmtree(self.run, ignore_errors=True)
+            self._release()
             remove_empty(made)
             raise
 
@@ -664,6 +676,7 @@ class Learner:
             self.claim = Claim(self.run/'.lock', f'{self.run} is being trained by another process: '
                                'wait for its end, or give another --out.')
             remove_left(self.run/'images')
+            remove_left(self.run)
 
     def _release(self):
         "Let other processes train in the run folder"
@@ -736,12 +749,15 @@ class Learner:
 
     def _is_trained(self)->bool:
         "Whether the checkpoint is that of a run which has come to its end"
-        from yolov3_nb.durable import lost_patience
         if self._checkpoint is None:
             return False
+        return bool(self._ended_early()) or epochs_done(self._checkpoint) >= self.recipe.epochs
+
+    def _ended_early(self):
+        "When and why the run of the checkpoint had ended early, in words; None: it had not"
+        from yolov3_nb.durable import lost_patience
         recipe = self.recipe
-        early = lost_patience(self._checkpoint['callbacks'], recipe.patience, recipe.epochs)
-        return early or epochs_done(self._checkpoint) >= self.recipe.epochs
+        return lost_patience(self._checkpoint['callbacks'], recipe.patience, recipe.epochs)
 
     @cached_property
     def _checkpoint(self):
@@ -762,6 +778,7 @@ class Learner:
 
     def _end_with(self, found):
         "End a run whose epochs are all done with the weights in its checkpoint"
+        self.stopped = self._ended_early()
         self.module.load_state_dict(found['state_dict'])
         self.start -= found['callbacks'].get('Interruptible', {}).get('seconds', 0.)
         return self._keep_weights()
@@ -773,10 +790,9 @@ class Learner:
         whole = whole_epoch(trainer)
         if whole and trainer.current_epoch >= epochs:
             return self._keep_weights()
-        early = any(isinstance(c, Patience) and c.stopped_epoch for c in trainer.callbacks)
-        if whole and early:
-            self.stopped = (f'after epoch {trainer.current_epoch} of {epochs}, as '
-                            f'{self.recipe.patience} validations brought no better loss')
+        ended = [c.ended for c in trainer.callbacks if isinstance(c, Patience) and c.ended]
+        if whole and ended:
+            self.stopped = ended[0]
             print(f'Ended early, {self.stopped}.', flush=True)
             return self._keep_weights()
         self.broken_off = True
