@@ -385,10 +385,9 @@ def explain(
 
 # %% ../nbs/11b_app.ipynb #evidence
 EVIDENCE = ('No heat map proves that the network saw the object: a blob at the cell that predicted '
-            'the box, which has not looked at the image, glows on it as well. LayerCAM puts more '
-            'heat into the box than that blob, and no test showed that its pixels matter more. '
-            'Occlusion did better than the blob when the image was rebuilt from its brightest '
-            'pixels. The other methods did worse than the blob.')
+            'the box, which has not looked at the image, glows on it as well. How far the maps '
+            'differ from that blob was measured in the course for its own network, on drawings '
+            '(chapters 10 and 11b); with other weights it may be otherwise.')
 
 # %% ../nbs/11b_app.ipynb #box_at
 def box_at(
