@@ -137,11 +137,17 @@ class _Count(TorchFunctionMode):
         self.n += 1
         return f(*args, **(kwargs or {}))
 
+def _as_mistaken(got, known):
+    "As `_same`; where a known mistake gives infinity, a student's may also divide by zero."
+    if isinstance(got, ZeroDivisionError) and isinstance(known, float) and math.isinf(known):
+        return True
+    return _same(got, known)
+
 def _mistakes(ex, cases, got):
     "The hints of the known mistake, or of the two together, that give just these answers."
     def gives(knobs):
         f = knobs if callable(knobs) else partial(ex.answer, **knobs)
-        return all(_same(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
+        return all(_as_mistaken(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
     for hint, knobs in ex.mistakes.items():
         if gives(knobs):
             return [hint]
@@ -211,7 +217,7 @@ def _random_boxes(n, seed=0, side=60, least=1):
     return (torch.cat([corner, corner + size], 1) * 4).round() / 4
 
 # %% ../nbs/19_exercises.ipynb #part
-def _own_boxes(xml, first='own', shift=1, number=float):
+def _own_boxes(xml, first='own', shift=1, number=float, table=True):
     "The objects' own boxes in an annotation, as edges."
     from defusedxml import ElementTree
     tree, out = ElementTree.fromstring(xml), []
@@ -223,7 +229,8 @@ def _own_boxes(xml, first='own', shift=1, number=float):
         x1, y1, x2, y2 = (number(b.findtext(k)) for k in ('xmin', 'ymin', 'xmax', 'ymax'))
         out.append([x1 - shift, y1 - shift, x2, y2] if shift != 'all'
                    else [x1 - 1, y1 - 1, x2 - 1, y2 - 1])
-    return torch.tensor(out, dtype=torch.float32).reshape(-1, 4)
+    boxes = torch.tensor(out, dtype=torch.float32)
+    return boxes.reshape(-1, 4) if table else boxes
 
 def _xml(*objects):
     """An annotation; an object is a list of boxes, those before the last are parts that stand
@@ -254,18 +261,27 @@ EXERCISES['01_parts'] = Exercise(_own_boxes, cases=lambda: [
     'for ymin.': dict(shift=0),
     'Only the minimum loses one: the right edge of pixel xmax is xmax.': dict(shift='all'),
     'Coordinates may have decimals, as in VOC 2012: read them with float, not with int.':
-        dict(number=int)})
+        dict(number=int),
+    'Coordinates may have decimals, as in VOC 2012, and `int` cuts them off: keep them.':
+        dict(number=lambda text: int(float(text))),
+    'Without an object the shape must still be (0, 4): `torch.tensor([])` has (0,), and a reshape '
+    'to (-1, 4) makes it (0, 4).': dict(table=False)})
 
 # %% ../nbs/19_exercises.ipynb #counts
-def _class_counts(targets, num_classes, skip=True, only=False, images=False):
-    "How many objects of each class an exam counts."
+def _class_counts(targets, num_classes, skip=True, only=False, images=False, places='all'):
+    "How many objects of each class a test counts."
     counts = [0] * num_classes
     for t in targets:
         labels = [label for label, hard in zip(t['labels'].tolist(), t['difficult'].tolist())
                   if not skip or hard == only]
         for label in (set(labels) if images else labels):
             counts[label] += 1
-    return torch.tensor(counts)
+    if places == 'to the last':
+        while counts and not counts[-1]:
+            counts.pop()
+    if places == 'present':
+        counts = [count for count in counts if count]
+    return torch.tensor(counts, dtype=torch.int64)
 
 def _targets(*rows):
     return [{'labels': torch.tensor(labels, dtype=torch.int64),
@@ -280,16 +296,28 @@ def _random_targets(n, seed, num_classes=20):
 EXERCISES['01_counts'] = Exercise(_class_counts, cases=lambda: [
     (_targets(([0, 2, 2], [0, 0, 1])), 3), (_targets(([1, 1], [0, 0]), ([0], [0])), 4),
     (_targets(([], []), ([2], [1])), 3), (_random_targets(40, 1), 20)], mistakes={
-    'Difficult objects are counted, too: an exam leaves them out.': dict(skip=False),
+    'Difficult objects are counted, too: the test leaves them out.': dict(skip=False),
     'You count the difficult objects, and leave out the others.': dict(only=True),
-    'You count a class once an image: two dogs in one image are two.': dict(images=True)})
+    'You count a class once an image: two dogs in one image are two.': dict(images=True),
+    'A class that never occurs has its place too: give bincount `minlength=num_classes`.':
+        dict(places='to the last'),
+    'A class that never occurs has its place too, with a count of 0: `unique` leaves it out, '
+    '`bincount` with `minlength=num_classes` does not.': dict(places='present')})
 
 # %% ../nbs/19_exercises.ipynb #small
-def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True):
+def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True,
+                 count=False, squeeze=False, area=False):
     "Share of the boxes whose longer side is less than a cell, at the network's size."
     scale = size / by(hw) if scaled else 1
     sides = [side(x2 - x1, y2 - y1) * scale for x1, y1, x2, y2 in boxes.tolist()]
-    return sum(s < stride if strict else s <= stride for s in sides) / len(sides)
+    if squeeze:
+        h, w = hw
+        sides = [side((x2 - x1) * size / w, (y2 - y1) * size / h)
+                 for x1, y1, x2, y2 in boxes.tolist()]
+    if area:
+        sides = [((x2 - x1) * (y2 - y1)) ** .5 * scale for x1, y1, x2, y2 in boxes.tolist()]
+    small = sum(s < stride if strict else s <= stride for s in sides)
+    return small if count else small / len(sides)
 
 EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     (torch.tensor([[0., 0, 60, 20]]), (200, 320), 160, 32),
@@ -308,14 +336,23 @@ EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     'The letterbox scales by the longest side of the image, which is not always the height.':
         dict(by=lambda hw: hw[0]),
     'A box exactly as long as a cell is no longer small: less than, not less or equal.':
-        dict(strict=False)})
+        dict(strict=False),
+    'That is how many boxes are small; their *share* is wanted: divide by the number of boxes.':
+        dict(count=True),
+    'You scale width and height by two factors, which squeezes the image: one factor, '
+    'size / longest side, is for both.': dict(squeeze=True),
+    'You compare areas: small means that the longer *side* is less than a cell.':
+        dict(area=True)})
 
 # %% ../nbs/19_exercises.ipynb #guesser
-def _guesser(counts, absent='out', percent=False, guess=max, swap=False):
+def _guesser(counts, absent='out', percent=False, guess=max, swap=False,
+             place=False):
     "Accuracy over objects, and mean over classes, of one who always names the most frequent class."
     counts = counts.tolist()
     classes = [c for c in counts if c] if absent == 'out' else counts
     over_objects, over_classes = guess(classes) / sum(counts), 1 / len(classes)
+    if place:
+        over_objects = counts.index(max(counts)) / sum(counts)
     out = (over_classes, over_objects) if swap else (over_objects, over_classes)
     return torch.tensor(out) * (100 if percent else 1)
 
@@ -325,16 +362,23 @@ EXERCISES['01_guesser'] = Exercise(_guesser, cases=lambda: [
     'A class without objects has no accuracy: leave it out of the mean.': dict(absent='in'),
     'The two have changed places: over objects first, then over classes.': dict(swap=True),
     'Shares are wanted, from 0 to 1, not percent.': dict(percent=True),
-    'You guess the rarest class: the most frequent one pays better.': dict(guess=min)})
+    'You guess the rarest class: the most frequent one pays better.': dict(guess=min),
+    'You divide the *place* of the most frequent class (argmax); its count (max) is wanted.':
+        dict(place=True)})
 
 # %% ../nbs/19_exercises.ipynb #unpad
-def _unpad(square, hw, turned=False, up=True, where='middle', cut=round):
+def _unpad(square, hw, turned=False, up=True, where='middle', cut=round,
+           late=False):
     "The part of a square that holds the image."
     h, w = hw[::-1] if turned else hw
     size = len(square)
     nh, nw = max(1, cut(h * size / max(h, w))), max(1, cut(w * size / max(h, w)))
     top, left = (((size - nh) // 2, (size - nw) // 2) if where == 'middle' else (0, 0) if where
                  == 'first' else (size - nh, size - nw))
+    if late:
+        top, left = (size - nh + 1) // 2, (size - nw + 1) // 2
+    if up == 'negative':
+        return square[top:-top, left:-left]
     if not up:
         return (square[top:size - top or None, left:size - left or None] if where
                 == 'middle' else square)
@@ -356,17 +400,25 @@ EXERCISES['02_unpad'] = Exercise(_unpad, cases=lambda: [
     'one more: take new_h rows from `top` on.': dict(up=False),
     'The new side is rounded to the nearest whole pixel; you cut the fraction off.':
         dict(cut=math.floor),
-    'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil)})
+    'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil),
+    'Where nothing is missing, `top` is 0, and a slice that ends at -0 is empty: take new_h rows '
+    'from `top` on.': dict(up='negative'),
+    'Of an odd number of missing rows the *far* border has one more: round the near one down.':
+        dict(late=True)})
 
 # %% ../nbs/19_exercises.ipynb #growth
-def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False):
+def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False, less=False,
+            undivided=False):
     "Area of the upright box around a turned box, over the area of the box."
     a = degrees if radians else math.radians(degrees)
     c, s = (math.cos(a), math.sin(a)) if bare else (abs(math.cos(a)), abs(math.sin(a)))
     if minus:
         s = -s
     new_w, new_h = w * c + h * s, w * s + h * c
-    return new_w / w if side else new_w * new_h / (w * h)
+    if side:
+        return new_w / w
+    area = new_w * new_h
+    return area if undivided else area / (w * h) - (1 if less else 0)
 
 EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     (10, 10, 0), (20, 20, 45), (10, 30, 90), (20, 80, 10), (20, 80, -10), (20, 80, 100),
@@ -374,17 +426,24 @@ EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     'math.sin and math.cos take radians: math.radians turns degrees into them.': dict(radians=True),
     'The parts add up: width times cosine *and* height times sine.': dict(minus=True),
     'A cosine or a sine may be negative; a length is not. Take absolute values.': dict(bare=True),
-    'That is how much wider it gets. The growth of the *area* is wanted.': dict(side=True)})
+    'That is how much wider it gets. The growth of the *area* is wanted.': dict(side=True),
+    'That is the share *by which* the area grows; the ratio of the two areas is 1 more.':
+        dict(less=True),
+    'That is the new area. It is wanted as a multiple of the old one: divide by w * h.':
+        dict(undivided=True)})
 
 # %% ../nbs/19_exercises.ipynb #turn
-def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False):
+def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False,
+                  half=False):
     "Boxes of an image that is turned clockwise by a quarter."
     h, w = hw
     if by == 'width':
         h, w = w, h
     out = []
     for x1, y1, x2, y2 in boxes.tolist():
-        if flip:
+        if half:
+            new = (w - x2, h - y2, w - x1, h - y1)
+        elif flip:
             new = (y1, x1, y2, x2)
         elif clockwise:
             new = ((h - last - y2, x1, h - last - y1, x2) if swap
@@ -406,20 +465,24 @@ EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
     'What was down is left now, and that is measured by the *height* of the old image; you took '
     'the width.': dict(by='width'),
     'You changed x for y and no more. That is a reflection, and writing would be mirrored.':
-        dict(flip=True)})
+        dict(flip=True),
+    'That is half a turn: after a quarter turn, what was a width is a height.': dict(half=True)})
 
 # %% ../nbs/19_exercises.ipynb #quarter
 def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=True, rule='area',
-                  share=.25, least=2):
+                  share=.25, least=2, squeeze=False, sign=1):
     "Boxes of an image that covers a quarter of a mosaic."
     (h, w), (x1, y1, x2, y2), out = hw, quarter, []
     scale = cover((x2 - x1) / w, (y2 - y1) / h)
-    dx, dy = ((x2 - x1 - w * scale) / 2, (y2 - y1 - h * scale) / 2) if centred else (0, 0)
+    across, down = ((x2 - x1) / w, (y2 - y1) / h) if squeeze else (scale, scale)
+    dx = sign * (x2 - x1 - w * across) / 2 if centred else 0
+    dy = sign * (y2 - y1 - h * down) / 2 if centred else 0
     if moved:
         dx, dy = dx + x1, dy + y1
     for b in boxes.tolist():
-        full = [b[0] * scale + dx, b[1] * scale + dy, b[2] * scale + dx, b[3] * scale + dy]
-        part = [max(full[0], x1), max(full[1], y1), min(full[2], x2), min(full[3], y2)]
+        full = [b[0] * across + dx, b[1] * down + dy, b[2] * across + dx, b[3] * down + dy]
+        part = [min(max(v, low), high)
+                for v, low, high in zip(full, (x1, y1, x1, y1), (x2, y2, x2, y2))]
         pw = part[2] - part[0]
         ph = part[3] - part[1]
         area = (full[2] - full[0]) * (full[3] - full[1])
@@ -448,7 +511,13 @@ EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
     'The visibility rule is missing: of a box that is cut, a quarter of the area must be left, and '
     '2 pixels each way.': dict(rule='touch'),
     'Compare areas at one scale: what is left of the scaled box, with the whole of the *scaled* '
-    'box.': dict(rule='square')})
+    'box.': dict(rule='square'),
+    'You cut the boxes and then give back all of them: only those that stay are wanted, '
+    '`cut[keep]`.': dict(rule='all'),
+    'You scale width and height by two factors, which squeezes the image: take the larger of the '
+    'two for both.': dict(squeeze=True),
+    'The image is moved the wrong way: what is too much hangs over *before* the quarter begins, so '
+    'half of it is subtracted.': dict(sign=-1)})
 
 # %% ../nbs/19_exercises.ipynb #iou
 def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True):
@@ -468,6 +537,8 @@ def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True)
         total = {'both': mine + other - inter, 'twice': mine + other,
                  'off twice': mine + other - 2 * inter,
                  'mine': mine, 'other': other, 'less': min(mine, other)}[union]
+        if guard == 'clamp':
+            total = max(total, 1e-7)
         ious.append(inter / total if total else 0. if guard else math.copysign(math.inf, inter)
                     if inter else math.nan)
     return torch.tensor(ious)
@@ -498,7 +569,12 @@ EXERCISES['03_iou'] = Exercise(_iou, most=40, cases=lambda: [
     'You divide by the smaller of the two areas. The union is what both cover together.':
         dict(union='less'),
     'Two boxes without area give 0 / 0, which is nan: keep the union above 0 before you divide.':
-        dict(guard=False)})
+        dict(guard=False),
+    'The overlap is still negative where boxes do not meet: clamp its width and height at 0; '
+    'clamping the union does not mend that.': dict(clamp='no', guard='clamp'),
+    'Clamp width and height of the overlap each, not their product: of boxes apart in both '
+    'directions both are negative, and two negatives make a plus.':
+        dict(clamp='product', guard='clamp')})
 
 # %% ../nbs/19_exercises.ipynb #voc
 def _voc_to_coco(boxes, shift=1, grow=1, form='corner'):
@@ -522,11 +598,13 @@ EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
         dict(grow=0),
     'The last two numbers are right and bottom edges: COCO wants width and height.':
         dict(form='edges'),
-    "COCO's box begins with its top left corner, not with its centre.": dict(form='centre')})
+    "COCO's box begins with its top left corner, not with its centre.": dict(form='centre'),
+    'The +1 is there twice: from edges that have been moved by 1 the width is a plain difference.':
+        dict(grow=2)})
 
 # %% ../nbs/19_exercises.ipynb #merge
 def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=True, strict=True,
-               order='falling', merge=True):
+               order='falling', merge=True, divide=True):
     "NMS whose winners become the mean of their group."
     s, out = scores.tolist(), []
     turn = sorted(range(len(s)), key={'falling': lambda i: -s[i], 'rising': lambda i: s[i],
@@ -541,9 +619,13 @@ def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=Tr
         if left:
             near = [i for i in near if i not in gone]
         gone |= {best, *near}
-        group = ([best] if winner else []) + near
+        group = ([best] if winner is True else []) + near
+        if winner == 'alone':
+            group = near or [best]
         weight = torch.tensor([s[i] if weighted else 1. for i in group])
-        mean = (boxes[group] * weight[:, None]).sum(0) / weight.sum()
+        mean = (boxes[group] * weight[:, None]).sum(0)
+        if divide:
+            mean = mean / weight.sum()
         out.append(mean if merge else boxes[best])
     return torch.stack(out)
 
@@ -565,11 +647,15 @@ EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     'A box that overlaps by exactly the threshold stays: only more than that joins the group.':
         dict(strict=False),
     'You begin with the lowest score: sort by falling score.': dict(order='rising'),
-    'You take the boxes as they come: go through them by falling score.': dict(order='given')})
+    'You take the boxes as they come: go through them by falling score.': dict(order='given'),
+    'Divide by the sum of the weights: without that, boxes shrink with their scores.':
+        dict(divide=False),
+    'The winner belongs to its group also where it has removed others: it has the largest weight.':
+        dict(winner='alone')})
 
 # %% ../nbs/19_exercises.ipynb #soft
 def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winner=False,
-              normal=False):
+              normal=False, sort=False):
     "Scores after Soft-NMS with a Gaussian."
     s, left, done = scores.tolist(), list(range(len(scores))), []
     fixed = sorted(left, key=lambda i: -s[i])
@@ -581,7 +667,7 @@ def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winne
             s[i] *= math.exp(-(ious[i]**2 if square else ious[i])
                              / (2 * sigma**2 if normal else sigma))
         done.append(best)
-    return torch.tensor(s)
+    return torch.tensor(sorted(s, reverse=True) if sort else s)
 
 EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     (torch.tensor([[0., 0, 4, 4], [1, 0, 5, 4]]), torch.tensor([.9, .8]), 0.3),
@@ -596,10 +682,12 @@ EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     'A box that has had its turn loses nothing more: weaken only those that are still left.':
         dict(taken=True),
     'The winner weakens itself, since its IoU with itself is 1: leave it out.': dict(winner=True),
-    'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True)})
+    'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True),
+    'The scores are right, but sorted: give them back in the order of the boxes.': dict(sort=True)})
 
 # %% ../nbs/19_exercises.ipynb #cells
-def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, strides=(32, 16, 8)):
+def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, own=True,
+           strides=(32, 16, 8)):
     "Row and column of each box's cell on each grid."
     out = []
     for stride in strides:
@@ -607,7 +695,8 @@ def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, s
             x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]
             row, col = cut(y / stride), cut(x / stride)
             if last:
-                row, col = min(row, size // stride - 1), min(col, size // stride - 1)
+                most = size // (stride if own else 32) - 1
+                row, col = min(row, most), min(col, most)
             out.append((col, row) if swap else (row, col))
     return torch.tensor(out).reshape(3, -1, 2)
 
@@ -622,6 +711,7 @@ EXERCISES['04_cells'] = Exercise(_cells, most=60, cases=lambda: [
     'into another cell.': dict(cut=round),
     'A centre right on the far edge still belongs to the last cell, number size / stride - 1.':
         dict(last=False),
+    'The number of the last cell is another one on each grid: size / stride - 1.': dict(own=False),
     'The coarsest grid comes first: strides 32, 16, 8.': dict(strides=(8, 16, 32))})
 
 # %% ../nbs/19_exercises.ipynb #recall
@@ -630,7 +720,7 @@ def _wh_iou(a, b):
     return inter / (a[0] * a[1] + b[0] * b[1] - inter)
 
 def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_best=False,
-                     mean=False, grouped=True):
+                     mean=False, grouped=True, pairs=False):
     "Share of the boxes that have a passable anchor on each scale."
     groups = (anchors if grouped else anchors.transpose(0, 1)).tolist()
     # (N, 3, 3)
@@ -639,16 +729,25 @@ def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_be
         return v > threshold if strict else v >= threshold
     best = [max(range(3), key=lambda s: max(i[s])) for i in ious]
     def share(s):
+        if pairs:
+            return [sum(map(passes, i[s])) / 3 for i in ious]
         return [need(map(passes, i[s])) and (not only_best or best[n] == s)
                 for n, i in enumerate(ious)]
     return torch.tensor([sum(max(i[s]) for i in ious) / len(ious) if mean
                          else sum(share(s)) / len(ious) for s in range(3)])
+
+def _boxes_last(wh, anchors, threshold):
+    "The table of IoUs read as if the boxes were its last axis."
+    flat = anchors.reshape(9, 2).tolist()
+    iou = torch.tensor([[_wh_iou(box, a) for a in flat] for box in wh.tolist()])
+    return (iou.view(3, 3, -1).amax(2) >= threshold).float().mean(0)
 
 EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
     (wh, torch.tensor([[[80., 80], [80, 40], [80, 160]], [[40, 40], [20, 40], [40, 20]],
                        [[10, 10], [10, 20], [20, 10]]]), t)
     for wh, t in ((torch.tensor([[80., 80]]), .5),
                   (torch.tensor([[10., 10], [10, 40], [40, 40], [60, 60]]), .5),
+                  (torch.tensor([[10., 10], [10, 13]]), .8),
                   (torch.rand(200, 2, generator=torch.Generator().manual_seed(7)) * 100 + 2, .6))],
                                   mistakes={
     'A box at exactly the threshold counts, too: IoU >= threshold.': dict(strict=True),
@@ -658,17 +757,27 @@ EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
     'That is the mean of the best IoUs. Recall does not ask how close: count the boxes that reach '
     'the threshold.': dict(mean=True),
     'Your groups take one anchor of each scale. The first axis of `anchors` is the scale, the '
-    'second the three anchors on it.': dict(grouped=False)})
+    'second the three anchors on it.': dict(grouped=False),
+    'You average over the three anchors, too: a box counts once, as soon as one of them fits.':
+        dict(pairs=True),
+    'The threshold is an argument; yours is always 0.5.':
+        lambda wh, anchors, threshold: _recall_by_scale(wh, anchors),
+    'The boxes are the first axis of the IoUs, and stay the first: (N, 9) becomes (N, 3, 3).':
+        _boxes_last})
 
 # %% ../nbs/19_exercises.ipynb #raw
 def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True, log=True,
-                 cells=False, upside=False, bare=False):
+                 cells=False, upside=False, bare=False, grid_anchor=False):
     "What the network must say so that `decode` gives this box."
     x1, y1, x2, y2 = box.tolist()
     at = [v / stride for v in {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]]
     if fraction:
         at = [v - math.floor(v) for v in at]
-    if logit:
+    if logit == 'log':
+        at = [math.log(v) if v > 0 else -math.inf for v in at]
+    elif logit == 'sigmoid':
+        at = [1 / (1 + math.exp(-v)) for v in at]
+    elif logit:
         at = [math.log(v / (1 - v)) if 0 < v < 1 else math.nan if v else -math.inf for v in at]
     size = [(x2 - x1) / (1 if bare else anchor[0].item()),
             (y2 - y1) / (1 if bare else anchor[1].item())]
@@ -676,6 +785,8 @@ def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True,
         size = [1 / v for v in size]
     if cells:
         size = [v / stride for v in size]
+    if grid_anchor:
+        size = [v * stride for v in size]
     return torch.tensor(at + ([math.log(v) for v in size] if log else size))
 
 EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
@@ -692,6 +803,12 @@ EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
     'x and y tell where the *centre* lies; you took the top left corner.': dict(point='corner'),
     'The anchor is in pixels, as the box is: width and height are not divided by the stride.':
         dict(cells=True),
+    'The inverse of the sigmoid is not the logarithm alone, it is the logit: ln p - ln(1 - p).':
+        dict(logit='log'),
+    'That is the sigmoid once more: `decode` takes it, and you need its inverse, the logit.':
+        dict(logit='sigmoid'),
+    'You divide the anchor by the stride. Much public code has its anchors in cells; here anchor '
+    'and box are both in pixels.': dict(grid_anchor=True),
     'Upside down: it is the box over the anchor, as `decode` multiplies the anchor.':
         dict(upside=True),
     'Width and height are told in anchors: divide by the anchor before you take the logarithm.':
@@ -715,6 +832,17 @@ def _assign(iou, free=True, second=True, order='file', push=False, lost=-1):
         taken |= set(choice)
     return torch.tensor([out[n] for n in range(len(table))])
 
+def _best_pair_first(iou):
+    "The largest IoU of the whole table is served first, then the largest of what is left."
+    table = iou.clone()
+    out = [-1] * len(table)
+    for _ in range(min(3, len(table))):
+        box, anchor = divmod(int(table.argmax()), 3)
+        out[box] = anchor
+        table[box] = -1
+        table[:, anchor] = -1
+    return torch.tensor(out)
+
 EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     (torch.tensor([[.9, .5, .1], [.8, .6, .2]]),), (torch.tensor([[.5, .4, .3], [.9, .8, .1]]),),
     (torch.tensor([[.9, .8, .7], [.6, .9, .5], [.3, .4, .8], [.7, .6, .9]]),),
@@ -724,20 +852,23 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     'A box whose best anchor is taken is not lost: it takes the best of those that are free.':
         dict(second=False),
     'The boxes are served in the order of the file, not the best fit first.': dict(order='best'),
+    'You take the best pair of the whole table first. Here the boxes come one after the other, and '
+    'an earlier one may take what fits a later one better.': _best_pair_first,
     'First come, first served: a later box does not push out an earlier one.': dict(push=True),
     'A box that finds no free anchor is lost: it gets -1.': dict(lost=0)})
 
 # %% ../nbs/19_exercises.ipynb #shapes
 def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False,
-                   joined=False):
+                   joined=False, anchors_first=True, batch=False):
     "Shapes of the three outputs for one image."
     out = []
     for stride in (32, 16, 8)[::order]:
         rows, cols = height // stride, (height if square else width) // stride
         if turned:
             rows, cols = cols, rows
-        out.append((3 * (five + num_classes), rows, cols) if joined
-                   else (3, rows, cols, five + num_classes))
+        shape = (3, rows, cols) if anchors_first else (rows, cols, 3)
+        shape = ((1,) if batch else ()) + shape + (five + num_classes,)
+        out.append((3 * (five + num_classes), rows, cols) if joined else shape)
     return torch.tensor(out)
 
 EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
@@ -749,17 +880,20 @@ EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
         dict(turned=True),
     'You took the height for both: columns come from the width.': dict(square=True),
     'The head splits its channels: three anchors and the numbers of each are axes of their own, '
-    'the numbers last.': dict(joined=True)})
+    'the numbers last.': dict(joined=True),
+    'The anchors come before the cells: (3, rows, columns, 5 + classes).':
+        dict(anchors_first=False),
+    'The shapes are asked for without the batch axis: four numbers each.': dict(batch=True)})
 
 # %% ../nbs/19_exercises.ipynb #params
 def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=True,
-                      blocks='all', back=9):
+                      blocks='all', back=9, leaving=True):
     "Trainable parameters of one stage of the backbone."
-    def brick(a, b, kernel):
-        return a * b * kernel + norm * b + (b if bias else 0)
+    def conv_block(a, b, kernel):
+        return a * b * kernel + norm * (b if leaving else a) + (b if bias else 0)
     middle = nf // 2 if narrow else nf
-    block = brick(nf, middle, 1) + brick(middle, nf, back)
-    return (brick(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
+    block = conv_block(nf, middle, 1) + conv_block(middle, nf, back)
+    return (conv_block(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
 
 EXERCISES['05_params'] = Exercise(_stage_parameters,
                                   cases=lambda: [(2, 4, 1), (2, 4, 3), (32, 64, 1), (512, 1024, 4)],
@@ -767,6 +901,8 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
     'Batch norm is missing: it has a scale and a shift for each channel that leaves the block.':
         dict(norm=0),
     'Batch norm has a scale *and* a shift: two for each channel.': dict(norm=1),
+    'Batch norm comes after the convolution: it has a scale and a shift for each channel that '
+    'leaves it, not for those that enter.': dict(leaving=False),
     'The running mean and variance are no parameters: nothing trains them. Two for each channel '
     'are left.': dict(norm=4),
     'The convolutions have no bias: batch norm, right after them, has a shift of its own.':
@@ -780,15 +916,18 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
         dict(back=1)})
 
 # %% ../nbs/19_exercises.ipynb #window
-def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False):
+def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False,
+            edge=False, inside=False):
     "First pixel and the one after the last that a cell can see."
     a, b = cell, cell + 1
     for kernel, stride in (reversed(layers) if back else layers):
         a = a * stride - (kernel // 2 if pad else 0)
-        b = (b - 1) * stride - (kernel // 2 if pad else 0) + kernel
+        b = (b if edge else b - 1) * stride - (kernel // 2 if pad else 0) + kernel - edge
     if middle:
         step, field = math.prod(s for _, s in layers), b - a
         a, b = (cell + .5) * step - field / 2, (cell + .5) * step + field / 2
+    if inside:
+        a = max(a, 0)
     return torch.tensor([a, b - inclusive])
 
 EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
@@ -799,6 +938,9 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
     'Go back from the last layer to the first: the cell is one of the last map.': dict(back=False),
     'The second number is an edge: the one after the last pixel that is seen.':
         dict(inclusive=True),
+    'Follow the last *pixel* back through the layers, and add 1 only at the end. You carry the '
+    'edge after it through them, and it goes too far with each stride of 2.': dict(edge=True),
+    'Positions in the padding count as seen, so the first may be negative.': dict(inside=True),
     'The width is right, the place is not: with stride 2 and a kernel of 3 the window is not '
     'centred on the cell. Follow both its ends back.': dict(middle=True)})
 
@@ -806,11 +948,14 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
 def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='scaled',
           axis=0, keep=True):
     "A convolution's weight and bias that do what it and its batch norm did."
-    g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
+    if root == 'none':
+        g = scale
+    else:
+        g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
     bias = {'scaled': shift - g * mean, 'bare': shift - mean, 'no': shift,
             'plus': shift + g * mean}[centre]
-    return weight * g.reshape([-1, 1, 1, 1] if axis == 0
-                              else [1, -1, 1, 1]), bias if keep else bias - shift
+    shape = {0: [-1, 1, 1, 1], 1: [1, -1, 1, 1], 3: [-1]}[axis]
+    return weight * g.reshape(shape), bias if keep else bias - shift
 
 def _fold_cases():
     def one(*v):
@@ -832,18 +977,23 @@ EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
     "The mean's sign: batch norm takes it off.": dict(centre='plus'),
     'The scale belongs to the channels that *leave* the convolution, the first axis of its weight.':
         dict(axis=1),
+    'g has one number for each channel that leaves, but in `weight * g` it meets the *last* axis, '
+    'along the kernel: give it the shape (nf, 1, 1, 1).': dict(axis=3),
+    'The variance is missing: batch norm divides by the standard deviation.': dict(root='none'),
     "Batch norm's own shift is missing in the bias.": dict(keep=False)})
 
 # %% ../nbs/19_exercises.ipynb #start
 def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anchors=3, off=True,
-                 log=math.log, pays='log'):
+                 log=math.log, pays='log', class_sum=False):
     "Class and no-object terms of the better form before training, by scale."
     out = []
     for stride in (32, 16, 8):
         empty = anchors * (size // stride)**2 - (n_boxes if off else 0)
-        each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior)}[pays]
-        out.append((lam[0] * log(num_classes),
-                    lam[1] * empty * each / (n_boxes if per == 'box' else empty)))
+        each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior),
+                'sign': log(1 - prior)}[pays]
+        below = {'box': n_boxes, 'place': empty, 'none': 1}[per]
+        out.append((lam[0] * log(num_classes) * (n_boxes if class_sum else 1),
+                    lam[1] * empty * each / below))
     return torch.tensor(out)
 
 EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
@@ -851,6 +1001,12 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
     'The weights are missing: the class term counts five times.': dict(lam=(1., 1.)),
     'These are means over the empty slots. The better form takes the sum, and divides it by the '
     'number of boxes.': dict(per='place'),
+    'The weight of no-object is 1 here, and not the 1.6 of the chapter.': dict(lam=(5., 1.6)),
+    'What the empty slots pay is added up, and then divided by the number of boxes.':
+        dict(per='none'),
+    'The class term is divided by the number of boxes, too: as many pay, so the mean is ln C.':
+        dict(class_sum=True),
+    'The sign: ln(1 - prior) is negative, and a slot pays -ln(1 - prior).': dict(pays='sign'),
     'Each cell has three slots, one for each anchor.': dict(anchors=1),
     'The positive slots pay no no-object term: take the boxes off the number of slots.':
         dict(off=False),
@@ -862,7 +1018,7 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #alarms
 def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='calls', percent=True,
-                     strict=True):
+                     strict=True, none=math.nan):
     "Of the slots that call \"object\", the share that hold one, in percent."
     calls = hits = full = 0
     for z, k in zip(logits.tolist(), kind.tolist()):
@@ -872,7 +1028,12 @@ def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='call
             continue
         calls, hits, full = calls + call, hits + (call and k != 0), full + (k == 1)
     below = {'calls': calls, 'full': full, 'all': len(kind)}[of]
-    return hits / below * (100 if percent else 1) if below else math.nan
+    return hits / below * (100 if percent else 1) if below else none
+
+def _quiet_share(logits, kind, t):
+    "No-object accuracy: of the empty slots, the share that does not call, in percent."
+    empty = kind == 0
+    return (100 * (empty & (logits.sigmoid() <= t)).sum() / empty.sum()).item()
 
 EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
     (torch.tensor([3., -2, -5, 2]), torch.tensor([1, 0, 0, 0]), .05),
@@ -889,6 +1050,9 @@ EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
         lambda z, k, t: _alarm_precision(z, k.clamp(min=0), t),
     'That is the object accuracy, the share of *positive* slots that call. Here you divide by the '
     'number of calls.': dict(of='full'),
+    'That is the no-object accuracy, the share of *empty* slots that do not call. Here the slots '
+    'that call are asked.': _quiet_share,
+    'Where nothing calls there is no share: nan, and not 0.': dict(none=0.),
     'You divide by all slots: only those that call are asked.': dict(of='all'),
     'The answer is wanted in percent.': dict(percent=False),
     'A slot calls when its objectness is *above* t.': dict(strict=False)})
@@ -959,6 +1123,40 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
     'use the BCE that takes logits.': dict(ends='cut')})
+
+# %% ../nbs/19_exercises.ipynb #term
+def _objectness_term(logits, iou, images, target='iou', squared=False, both=True, by='larger'):
+    "What the positive slots of one grid pay for their objectness, before lambda."
+    total = 0.
+    for z, u in zip(logits.tolist(), iou.tolist()):
+        u = u if target == 'iou' else 1.
+        p = 1 / (1 + math.exp(-z))
+        right = math.log1p(math.exp(-abs(z))) + max(-z, 0)  # -ln p
+        wrong = right + z                                   # -ln(1 - p)
+        if squared:
+            total += (p - u)**2
+        else:
+            total += u * right + ((1 - u) * wrong if both else 0)
+    below = {'larger': max(len(logits), images), 'slots': len(logits), 'images': images,
+             'none': 1}[by]
+    return torch.tensor(total / below if below else math.nan)
+
+EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
+    (torch.tensor([0.]), torch.tensor([1.]), 1),
+    (torch.tensor([0., -2]), torch.tensor([.5, .8]), 1),
+    (torch.tensor([1.]), torch.tensor([.6]), 4), (torch.zeros(0), torch.zeros(0), 2),
+    (torch.tensor([120., -120]), torch.tensor([.3, .9]), 1),
+    (torch.linspace(-4, 4, 12), torch.linspace(1, 0, 12), 3)], mistakes={
+    'The target is the IoU of the box and not 1: a slot whose box fits badly should say so.':
+        dict(target='one'),
+    'That is the squared error of the original form.': dict(squared=True),
+    'A soft target has two parts: u · (-ln p) + (1 - u) · (-ln(1 - p)). You took only the first.':
+        dict(both=False),
+    'Divide by the number of images where it is larger than that of the positive slots; with no '
+    'slot at all, the mean would be nan.': dict(by='slots'),
+    'Divide by the number of positive slots, unless there are more images than that.':
+        dict(by='images'),
+    'That is the sum: divide it by the number of positive slots, or of images.': dict(by='none')})
 
 # %% ../nbs/19_exercises.ipynb #place
 def _place(lr, min_lr, max_lr, steps, log=True, gaps=True, whole=False):
@@ -1351,10 +1549,13 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #error-name
 def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
-                swap=False, strict=False, faint=True):
+                swap=False, strict=(), faint=True, fixed=False):
     "The type of a false detection."
+    if fixed:
+        tf, tb = .5, .1
     def near(v, t):
-        return v > t if strict else v >= t
+        exact = 'tf' if t == tf else 'tb'
+        return v > t if exact in strict else v >= t
     tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf),
              'duplicate': near(same, tf), 'both': near(other, tb)}
     name = next((t for t in ask if tests[t]), 'background')
@@ -1362,9 +1563,10 @@ def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicat
         name = 'background'
     return {'location': 'class', 'class': 'location'}.get(name, name) if swap else name
 
-EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in (
+EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [
     (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1),
-    (.5, 0.), (0., .5), (.05, .05), (.2, .3))], mistakes={
+    (.5, 0.), (0., .5), (.05, .05), (.2, .3), (.3, 0., .2, .05), (.05, 0., .5, .02),
+    (0., .3, .25, .1)], mistakes={
     'Location and class have changed places: the right class in the wrong place is a location '
     'error.': dict(swap=True),
     'Location is asked before class: a box that overlaps an object of its own class somewhat needs '
@@ -1373,7 +1575,11 @@ EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in 
     'Class is asked before duplicate: a box that lies well on an object of another class, too, '
     'gets the other name.':
         dict(ask=('location', 'duplicate', 'class', 'both')),
-    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.': dict(strict=True),
+    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.':
+        dict(strict=('tf', 'tb')),
+    'Exactly 0.5 is enough for a hit: it is no location error any more, and with another class it '
+    'is a class error.': dict(strict=('tf',)),
+    'Use the arguments tf and tb, not 0.5 and 0.1.': dict(fixed=True),
     'A box that overlaps another class by tb or more is no background: it is wrong in both ways.':
         dict(faint=False)})
 
@@ -1401,13 +1607,16 @@ EXERCISES['09b_rates'] = Exercise(_rates, cases=lambda: [
     'Background is no class: the answer has a column less than the matrix.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #even-ece
-def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False):
+def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False, mean=True,
+              turned=False):
     "Calibration error over bins with equally many detections."
     s, h = scores.tolist(), [float(x) for x in hits.tolist()]
     if sort:
         if sort == 'both':
             h = [y for _, y in sorted(zip(s, h), key=lambda r: r[0])]
         s = sorted(s)
+    if turned:
+        bins = len(s) // bins
     n = len(s) // bins
     cut = [(s[k*n:(k + 1)*n], h[k*n:(k + 1)*n]) for k in range(bins)]
     if width:
@@ -1416,7 +1625,10 @@ def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=Fa
     gaps = [(sum(x - y for x, y in zip(a, b)), len(a)) for a, b in cut if a]
     if gap == 'each':
         return sum(abs(x - y) for x, y in zip(s, h)) / len(s)
-    return sum(abs(g) if size else g for g, _ in gaps) / len(s)
+    if size == 'after':
+        return abs(sum(g for g, _ in gaps)) / len(s)
+    total = sum(abs(g) if size else g for g, _ in gaps)
+    return total / len(s) if mean else total / n
 
 EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
     (torch.tensor([.2, .9, .4, .7]), torch.tensor([False, True, True, True]), 2),
@@ -1428,6 +1640,12 @@ EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
         dict(gap='each'),
     'A bin that says too much does not make up for one that says too little: take the absolute '
     'value of each gap.': dict(size=False),
+    'The absolute value comes before the mean: you take it of the mean, and gaps of different '
+    'signs have cancelled by then.': dict(size='after'),
+    'All bins weigh the same, and their weights add up to 1: take the mean of the gaps, not their '
+    'sum.': dict(mean=False),
+    'Each row should be one bin: reshape to (bins, detections in a bin), not the other way round.':
+        dict(turned=True),
     'These are bins of equal width. Here each bin has equally many detections.': dict(width=True)})
 
 # %% ../nbs/19_exercises.ipynb #layer
@@ -1463,7 +1681,7 @@ EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #why
 def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True,
-                likeliest=False, early=False):
+                likeliest=False, early=False, alone=False):
     "What was wrong, at the places that should have found an object."
     if first:
         raw, iou = raw[:1], iou[:1]
@@ -1480,6 +1698,8 @@ def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, 
         return 'class'
     if (mine & good).any() if same else mine.any() and good.any():
         return 'silenced'
+    if alone:
+        other = (obj > t).any()
     return 'box' if mine.any() else 'class' if other else 'objectness'
 
 def _places(*rows):
@@ -1507,6 +1727,8 @@ EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
     'Score and overlap must be good at the *same* place.': dict(same=False),
     'The likeliest class may be wrong where nothing is seen at all: `class` needs another class '
     'with a *score* above t.': dict(likeliest=True),
+    'You tell `class` from `objectness` by the objectness alone. Where it is high and no class has '
+    'a score above t, the answer is still `objectness`.': dict(alone=True),
     'Ask for the right class first: if one place scores above t for it, the class is not what was '
     'wrong.': dict(early=True)})
 
@@ -1565,11 +1787,13 @@ EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #spy
 def _spied(place, x, swapped=False, late=False, kept=False, graph=False, left=False,
-           careless=False):
+           careless=False, packed=False):
     "What goes into a layer of a small network and comes out of it, and how many hooks are left."
     weights = [torch.full(shape, i - 1.5) for i, shape in enumerate(((2, 2), (2,), (1, 2), (1,)))]
     if x.shape[-1] != 2:
         return {'in': None, 'out': None, 'graph': False, 'a hook is left': left or careless}
+    if packed:
+        return {'in': 'a tuple'}
     first = x @ weights[0].T + weights[1]
     middle = first.relu()
     last = middle @ weights[2].T + weights[3]
@@ -1587,6 +1811,8 @@ def _spy_cases():
     return [(2, x), (0, x), (1, x), (1, torch.ones(1, 3))]
 
 EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
+    'A hook gets the inputs as a tuple, even if there is only one: take the first of it.':
+        dict(packed=True),
     'First what went in, then what came out.': dict(swapped=True),
     'A layer that works in place has overwritten its input when a forward hook is called: '
     'take the input before the layer runs.': dict(late=True),
@@ -1598,7 +1824,8 @@ EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
     'remove it whatever happens.': dict(careless=True)})
 
 # %% ../nbs/19_exercises.ipynb #names
-def _free_names(names, fold=True, given=True, first=2, rename_first=False):
+def _free_names(names, fold=True, given=True, first=2, rename_first=False, pile=False,
+                small=False):
     "Names that do not collide, in the order of the wanted ones."
     taken, asked, out = set(), {}, []
     key = str.lower if fold else str
@@ -1612,9 +1839,9 @@ def _free_names(names, fold=True, given=True, first=2, rename_first=False):
             n, new = 2, f'{name}-1'
         while given and key(new) in taken:
             n += 1
-            new = f'{name}-{n + first - 2 - rename_first}'
+            new = f'{new if pile else name}-{n + first - 2 - rename_first}'
         taken.add(key(new))
-        out.append(new)
+        out.append(new.lower() if small else new)
     return out
 
 EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n in (
@@ -1623,15 +1850,17 @@ EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n 
     'A name that you have given out may be wanted later, or the other way round: look whether a '
     'name is taken, not how often it was asked for.': dict(given=False),
     'The second of a name gets -2.': dict(first=1),
+    'Compare in small letters, but give the name as it was wanted.': dict(small=True),
+    'The number follows the wanted name: the third dog is dog-3, not dog-2-3.': dict(pile=True),
     'The first of a name stays as it is.': dict(rename_first=True)})
 
 # %% ../nbs/19_exercises.ipynb #header
-def _darknet_header(data, wide=None, order='little', start=12, at=None):
+def _darknet_header(data, wide=None, order='little', start=12, at=None, more=False):
     "What the first bytes of a weights file say."
     def number(i, n):
         return int.from_bytes(data[i:i + n], order)
     major, minor = number(0, 4), number(4, 4)
-    n = wide or (8 if 10*major + minor >= 2 else 4)
+    n = wide or (8 if 10*major + minor >= (3 if more else 2) else 4)
     return major, minor, number(start, n), at if at else start + n
 
 EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
@@ -1639,47 +1868,60 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
     (0, 1, 0, 7, 9), (0, 2, 5, 32013312, 0), (0, 2, 0, 0, 1), (1, 0, 3, 5, 6))], mistakes={
     'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
     'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
+    'Version 0.2 itself has the counter of 64 bits: at least 2, not more than 2.': dict(more=True),
     'The numbers are stored with their little end first.': dict(order='big'),
     'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
     'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
 
 # %% ../nbs/19_exercises.ipynb #batches
 def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True,
-                  alone=True):
+                  alone=True, closed_empty=False, none_is_one=False, exactly=True):
     "Batches that keep both limits, in the order of the images."
     out, part, total = [], [], 0
     for i, size in enumerate(sizes):
         if not alone and size > pixels:
             continue
-        full = (by_number and len(part) == most or by_pixels and total
-                + (size if early else 0) > pixels)
-        if part and full:
+        more = total + (size if early else 0)
+        too_many = more > pixels if exactly else more >= pixels
+        full = by_number and len(part) == most or by_pixels and too_many
+        if full and (part or closed_empty):
             out, part, total = out + [part], [], 0
         part, total = part + [i], total + size
-    return out + [part] if part and last else out
+    return out + [part] if (part or none_is_one and not sizes) and last else out
 
 EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
     ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9),
-    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18), ([20, 1], 3, 9),
+    ([], 3, 9)], mistakes={
     'The last batch is still open when the loop ends: give it too.': dict(last=False),
     'Ask before you add: with this image the batch would have too many pixels.':
         dict(early=False),
+    'A batch is empty: the first image is too large, and you close a batch that holds nothing yet.':
+        dict(closed_empty=True),
+    'No images make no batch: for an empty list give an empty list.': dict(none_is_one=True),
+    'Exactly `pixels` pixels are allowed: a batch is full only above it.': dict(exactly=False),
     'A batch has at most `most` images.': dict(by_number=False),
     'A batch has at most `pixels` pixels, unless it is one image alone.': dict(by_pixels=False),
     'An image that is too large for any batch gets one of its own: it must not get lost.':
         dict(alone=False)})
 
 # %% ../nbs/19_exercises.ipynb #int8
-def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
+def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False,
+              wrap=False, whole=None):
     "A kernel in 8 bits, with one scale a channel that leaves."
     w = weight.transpose(0, axis)
     size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
     scale = size/top
+    if whole:
+        scale = scale.amax().expand(len(scale)).clone()
     if guard:
         scale = scale.where(size != 0, torch.ones_like(scale))
     q = w/scale.view(-1, 1, 1, 1)
     q = q.round() if nearest else q.trunc()
-    q = q.clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    q = (q + 128) % 256 - 128 if wrap else q.clamp(-128, 127)
+    q = q.nan_to_num(0).to(torch.int8).transpose(0, axis)
+    if whole == 'one number':
+        scale = scale[0]
     return q, 1/scale if inverse else scale
 
 EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
@@ -1690,6 +1932,14 @@ EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
                      -1, 1, 1, 1),)], mistakes={
     'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
     'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
+    'The largest weight becomes 127: 128 does not fit into int8, and comes out as -128.':
+        dict(top=128, wrap=True),
+    'One scale for the whole kernel is too coarse: each channel that leaves has its own.':
+        dict(whole='the same'),
+    'One scale for the whole kernel is too coarse: give (nf,) scales, one for each channel that '
+    'leaves.': dict(whole='one number'),
+    'The largest weight without its sign: a channel may have its largest below zero, and what is '
+    'more than 127 comes out as something else.': dict(signed=True, wrap=True),
     'Round to the nearest whole number; cutting off costs half a step on average.':
         dict(nearest=False),
     'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take '
@@ -1750,14 +2000,21 @@ EXERCISES['11b_coco'] = Exercise(_to_coco, _coco_cases, mistakes={
     'x comes before y, and width before height.': dict(swap=True)})
 
 # %% ../nbs/19_exercises.ipynb #app-threshold
-def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision'):
+def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision',
+                   strict=False, one_by_one=False):
     "The smallest score threshold at which the shown boxes are precise enough."
+    if one_by_one:
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        shown = [[float(scores[i]), float(right[order[:n]].float().mean())]
+                 for n, i in enumerate(order, 1)]
+        return min((t for t, precision in shown if precision >= least), default=None)
     good = []
     for t in sorted(set(scores.tolist()), reverse=True):
         shown = scores > t if above else scores >= t
         hits = int((shown & right).sum())
         whole = int(shown.sum()) if share == 'precision' else int(right.sum())
-        if whole and hits/whole >= least:
+        enough = whole and (hits/whole > least if strict else hits/whole >= least)
+        if enough:
             good.append(t)
         elif first:
             break
@@ -1771,11 +2028,14 @@ def _threshold_cases():
     return [case([.9, .5], [1, 0], .6), case([.9, .5], [1, 0], .5), case([.9], [0], .5),
             case([.9, .8, .7, .6, .5], [1, 0, 1, 1, 0], .7), case([.5, .5, .2], [0, 1, 1], .6),
             case([.8, .7, .6], [1, 1, 1], 1.), case([.6, .6, .4, .3], [1, 0, 0, 0], .5),
-            case([.9, .7, .4], [1, 1, 0], .65)]
+            case([.9, .7, .4], [1, 1, 0], .65), case([.9, .5, .5], [1, 1, 0], .9)]
 
 EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes={
     'A box that scores just as much as the threshold is shown: at least t, not above it.':
         dict(above=True),
+    'A precision of exactly `least` is enough.': dict(strict=True),
+    'Boxes of equal score are shown together or not at all: judge a threshold by all of them.':
+        dict(one_by_one=True),
     'The first failure from above does not end the search: right boxes may follow.':
         dict(first=True),
     'That is the largest such score; the smallest shows more boxes.': dict(lowest=False),
@@ -1783,15 +2043,20 @@ EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes
     'precision is the share of the shown boxes that are right.': dict(share='recall')})
 
 # %% ../nbs/19_exercises.ipynb #app-again
-def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou'):
+def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou',
+                exact=True):
     "The number of the box that was chosen, among new boxes; 0 where it is gone."
     x1, y1, x2, y2 = box.tolist()
     best, found = -1., 0
+    if not len(boxes) and exact == 'argmax':
+        return int(torch.zeros(0).argmax())
+    if not len(boxes) and exact == 'max':
+        return int(torch.zeros(0).max())
     for n, ((a, b, c, d), kind_of_box) in enumerate(zip(boxes.tolist(), labels.tolist()), base):
         both = max(0, min(x2, c) - max(x1, a))*max(0, min(y2, d) - max(y1, b))
         one, other = (x2 - x1)*(y2 - y1), (c - a)*(d - b)
         share = both/{'iou': one + other - both, 'own': one}[by]
-        if kind and kind_of_box != label or share < least:
+        if kind and kind_of_box != label or share < least or share == least and not exact:
             continue
         if share > best and not (first and found):
             best, found = share, n
@@ -1811,6 +2076,11 @@ EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [
     'Numbers begin with 1 on the page, and with 0 in Python.': dict(base=0),
     'There must be an IoU of 0.5 at least: otherwise the box is gone, and the answer is 0.':
         dict(least=1e-9),
+    'An IoU of exactly 0.5 is enough.': dict(exact=False),
+    'With no boxes at all there is no largest overlap: `argmax` of nothing is an error. The answer '
+    'is then 0.': dict(exact='argmax'),
+    'With no boxes at all there is no largest overlap: `max` of nothing is an error. The answer '
+    'is then 0.': dict(exact='max'),
     'That is the first one that overlaps enough; asked for is the one that overlaps most.':
         dict(first=True),
     'A large box around everything would always win: divide by the union, not by the area of the '

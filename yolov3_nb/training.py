@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, DistributedSampler
 from .anchors import encode
 from .augment import DetectionDataset, collate, test_transform, train_transform
 from .data import InputError, VOCDataset, draw_boxes, without_bad
+from .durable import Interruptible, checkpoints  # noqa: F401, handed on
 from .durable import Milestones, WholeEpochs  # noqa: F401, handed on
-from .durable import (Interruptible, checkpoints, due, final_model, start_worker,
-                               whole_epoch)
+from .durable import due, final_model, start_worker, whole_epoch
 from .fast import FastDataset, RawBatch, as_it_is, augment_batch
 from .files import write_whole
 from .loading import (complete_dataset, deal_batches, group_by_shape, input_size,
