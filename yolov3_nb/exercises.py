@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import re
+import statistics
 import textwrap
 import torch
 from contextlib import redirect_stdout
@@ -37,6 +38,7 @@ class Exercise:
     cases:Callable # () -> list of argument tuples, the smallest first
     mistakes:dict # hint -> the knobs that make this mistake, or a function that makes it
     most:int|None=None # torch operations that it may take on the last case; more of them are a loop
+    leaves_random:bool=False # must it leave PyTorch's global generator as it is?
 
 EXERCISES = {}  # name -> Exercise
 
@@ -120,6 +122,14 @@ def _outcome(f, args):
         value = e
     return value, not _same(given, args)
 
+def _draws(f, args):
+    "Whether `f` changes the state of PyTorch's global generator."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        f(*deepcopy(args))
+        return not torch.equal(before, torch.get_rng_state())
+
 class _Count(TorchFunctionMode):
     "Counts operations on tensors while it is entered."
     n = 0
@@ -127,11 +137,17 @@ class _Count(TorchFunctionMode):
         self.n += 1
         return f(*args, **(kwargs or {}))
 
+def _as_mistaken(got, known):
+    "As `_same`; where a known mistake gives infinity, a student's may also divide by zero."
+    if isinstance(got, ZeroDivisionError) and isinstance(known, float) and math.isinf(known):
+        return True
+    return _same(got, known)
+
 def _mistakes(ex, cases, got):
     "The hints of the known mistake, or of the two together, that give just these answers."
     def gives(knobs):
         f = knobs if callable(knobs) else partial(ex.answer, **knobs)
-        return all(_same(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
+        return all(_as_mistaken(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
     for hint, knobs in ex.mistakes.items():
         if gives(knobs):
             return [hint]
@@ -171,6 +187,10 @@ def judge(
     if any(wrote):
         return False, ('the result is right, but your function writes into what it is given; '
                        'whoever uses that again gets something else. Work on new tensors.')
+    if ex.leaves_random and _draws(answer, cases[0]):
+        return False, ("the result is right, but your function changes PyTorch's global "
+                       'generator, from which the rest of a run draws. Give it a generator of '
+                       'its own: `torch.Generator()`.')
     with _Count() as count:
         answer(*deepcopy(cases[-1]))
     if ex.most and count.n > ex.most:
@@ -666,7 +686,8 @@ EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     'The scores are right, but sorted: give them back in the order of the boxes.': dict(sort=True)})
 
 # %% ../nbs/19_exercises.ipynb #cells
-def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, strides=(32, 16, 8)):
+def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, own=True,
+           strides=(32, 16, 8)):
     "Row and column of each box's cell on each grid."
     out = []
     for stride in strides:
@@ -674,7 +695,8 @@ def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, s
             x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]
             row, col = cut(y / stride), cut(x / stride)
             if last:
-                row, col = min(row, size // stride - 1), min(col, size // stride - 1)
+                most = size // (stride if own else 32) - 1
+                row, col = min(row, most), min(col, most)
             out.append((col, row) if swap else (row, col))
     return torch.tensor(out).reshape(3, -1, 2)
 
@@ -689,6 +711,7 @@ EXERCISES['04_cells'] = Exercise(_cells, most=60, cases=lambda: [
     'into another cell.': dict(cut=round),
     'A centre right on the far edge still belongs to the last cell, number size / stride - 1.':
         dict(last=False),
+    'The number of the last cell is another one on each grid: size / stride - 1.': dict(own=False),
     'The coarsest grid comes first: strides 32, 16, 8.': dict(strides=(8, 16, 32))})
 
 # %% ../nbs/19_exercises.ipynb #recall
@@ -697,7 +720,7 @@ def _wh_iou(a, b):
     return inter / (a[0] * a[1] + b[0] * b[1] - inter)
 
 def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_best=False,
-                     mean=False, grouped=True):
+                     mean=False, grouped=True, pairs=False):
     "Share of the boxes that have a passable anchor on each scale."
     groups = (anchors if grouped else anchors.transpose(0, 1)).tolist()
     # (N, 3, 3)
@@ -706,16 +729,25 @@ def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_be
         return v > threshold if strict else v >= threshold
     best = [max(range(3), key=lambda s: max(i[s])) for i in ious]
     def share(s):
+        if pairs:
+            return [sum(map(passes, i[s])) / 3 for i in ious]
         return [need(map(passes, i[s])) and (not only_best or best[n] == s)
                 for n, i in enumerate(ious)]
     return torch.tensor([sum(max(i[s]) for i in ious) / len(ious) if mean
                          else sum(share(s)) / len(ious) for s in range(3)])
+
+def _boxes_last(wh, anchors, threshold):
+    "The table of IoUs read as if the boxes were its last axis."
+    flat = anchors.reshape(9, 2).tolist()
+    iou = torch.tensor([[_wh_iou(box, a) for a in flat] for box in wh.tolist()])
+    return (iou.view(3, 3, -1).amax(2) >= threshold).float().mean(0)
 
 EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
     (wh, torch.tensor([[[80., 80], [80, 40], [80, 160]], [[40, 40], [20, 40], [40, 20]],
                        [[10, 10], [10, 20], [20, 10]]]), t)
     for wh, t in ((torch.tensor([[80., 80]]), .5),
                   (torch.tensor([[10., 10], [10, 40], [40, 40], [60, 60]]), .5),
+                  (torch.tensor([[10., 10], [10, 13]]), .8),
                   (torch.rand(200, 2, generator=torch.Generator().manual_seed(7)) * 100 + 2, .6))],
                                   mistakes={
     'A box at exactly the threshold counts, too: IoU >= threshold.': dict(strict=True),
@@ -725,17 +757,27 @@ EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
     'That is the mean of the best IoUs. Recall does not ask how close: count the boxes that reach '
     'the threshold.': dict(mean=True),
     'Your groups take one anchor of each scale. The first axis of `anchors` is the scale, the '
-    'second the three anchors on it.': dict(grouped=False)})
+    'second the three anchors on it.': dict(grouped=False),
+    'You average over the three anchors, too: a box counts once, as soon as one of them fits.':
+        dict(pairs=True),
+    'The threshold is an argument; yours is always 0.5.':
+        lambda wh, anchors, threshold: _recall_by_scale(wh, anchors),
+    'The boxes are the first axis of the IoUs, and stay the first: (N, 9) becomes (N, 3, 3).':
+        _boxes_last})
 
 # %% ../nbs/19_exercises.ipynb #raw
 def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True, log=True,
-                 cells=False, upside=False, bare=False):
+                 cells=False, upside=False, bare=False, grid_anchor=False):
     "What the network must say so that `decode` gives this box."
     x1, y1, x2, y2 = box.tolist()
     at = [v / stride for v in {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]]
     if fraction:
         at = [v - math.floor(v) for v in at]
-    if logit:
+    if logit == 'log':
+        at = [math.log(v) if v > 0 else -math.inf for v in at]
+    elif logit == 'sigmoid':
+        at = [1 / (1 + math.exp(-v)) for v in at]
+    elif logit:
         at = [math.log(v / (1 - v)) if 0 < v < 1 else math.nan if v else -math.inf for v in at]
     size = [(x2 - x1) / (1 if bare else anchor[0].item()),
             (y2 - y1) / (1 if bare else anchor[1].item())]
@@ -743,6 +785,8 @@ def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True,
         size = [1 / v for v in size]
     if cells:
         size = [v / stride for v in size]
+    if grid_anchor:
+        size = [v * stride for v in size]
     return torch.tensor(at + ([math.log(v) for v in size] if log else size))
 
 EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
@@ -759,6 +803,12 @@ EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
     'x and y tell where the *centre* lies; you took the top left corner.': dict(point='corner'),
     'The anchor is in pixels, as the box is: width and height are not divided by the stride.':
         dict(cells=True),
+    'The inverse of the sigmoid is not the logarithm alone, it is the logit: ln p - ln(1 - p).':
+        dict(logit='log'),
+    'That is the sigmoid once more: `decode` takes it, and you need its inverse, the logit.':
+        dict(logit='sigmoid'),
+    'You divide the anchor by the stride. Much public code has its anchors in cells; here anchor '
+    'and box are both in pixels.': dict(grid_anchor=True),
     'Upside down: it is the box over the anchor, as `decode` multiplies the anchor.':
         dict(upside=True),
     'Width and height are told in anchors: divide by the anchor before you take the logarithm.':
@@ -782,6 +832,17 @@ def _assign(iou, free=True, second=True, order='file', push=False, lost=-1):
         taken |= set(choice)
     return torch.tensor([out[n] for n in range(len(table))])
 
+def _best_pair_first(iou):
+    "The largest IoU of the whole table is served first, then the largest of what is left."
+    table = iou.clone()
+    out = [-1] * len(table)
+    for _ in range(min(3, len(table))):
+        box, anchor = divmod(int(table.argmax()), 3)
+        out[box] = anchor
+        table[box] = -1
+        table[:, anchor] = -1
+    return torch.tensor(out)
+
 EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     (torch.tensor([[.9, .5, .1], [.8, .6, .2]]),), (torch.tensor([[.5, .4, .3], [.9, .8, .1]]),),
     (torch.tensor([[.9, .8, .7], [.6, .9, .5], [.3, .4, .8], [.7, .6, .9]]),),
@@ -791,20 +852,23 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     'A box whose best anchor is taken is not lost: it takes the best of those that are free.':
         dict(second=False),
     'The boxes are served in the order of the file, not the best fit first.': dict(order='best'),
+    'You take the best pair of the whole table first. Here the boxes come one after the other, and '
+    'an earlier one may take what fits a later one better.': _best_pair_first,
     'First come, first served: a later box does not push out an earlier one.': dict(push=True),
     'A box that finds no free anchor is lost: it gets -1.': dict(lost=0)})
 
 # %% ../nbs/19_exercises.ipynb #shapes
 def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False,
-                   joined=False):
+                   joined=False, anchors_first=True, batch=False):
     "Shapes of the three outputs for one image."
     out = []
     for stride in (32, 16, 8)[::order]:
         rows, cols = height // stride, (height if square else width) // stride
         if turned:
             rows, cols = cols, rows
-        out.append((3 * (five + num_classes), rows, cols) if joined
-                   else (3, rows, cols, five + num_classes))
+        shape = (3, rows, cols) if anchors_first else (rows, cols, 3)
+        shape = ((1,) if batch else ()) + shape + (five + num_classes,)
+        out.append((3 * (five + num_classes), rows, cols) if joined else shape)
     return torch.tensor(out)
 
 EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
@@ -816,17 +880,20 @@ EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
         dict(turned=True),
     'You took the height for both: columns come from the width.': dict(square=True),
     'The head splits its channels: three anchors and the numbers of each are axes of their own, '
-    'the numbers last.': dict(joined=True)})
+    'the numbers last.': dict(joined=True),
+    'The anchors come before the cells: (3, rows, columns, 5 + classes).':
+        dict(anchors_first=False),
+    'The shapes are asked for without the batch axis: four numbers each.': dict(batch=True)})
 
 # %% ../nbs/19_exercises.ipynb #params
 def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=True,
-                      blocks='all', back=9):
+                      blocks='all', back=9, leaving=True):
     "Trainable parameters of one stage of the backbone."
-    def brick(a, b, kernel):
-        return a * b * kernel + norm * b + (b if bias else 0)
+    def conv_block(a, b, kernel):
+        return a * b * kernel + norm * (b if leaving else a) + (b if bias else 0)
     middle = nf // 2 if narrow else nf
-    block = brick(nf, middle, 1) + brick(middle, nf, back)
-    return (brick(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
+    block = conv_block(nf, middle, 1) + conv_block(middle, nf, back)
+    return (conv_block(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
 
 EXERCISES['05_params'] = Exercise(_stage_parameters,
                                   cases=lambda: [(2, 4, 1), (2, 4, 3), (32, 64, 1), (512, 1024, 4)],
@@ -834,6 +901,8 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
     'Batch norm is missing: it has a scale and a shift for each channel that leaves the block.':
         dict(norm=0),
     'Batch norm has a scale *and* a shift: two for each channel.': dict(norm=1),
+    'Batch norm comes after the convolution: it has a scale and a shift for each channel that '
+    'leaves it, not for those that enter.': dict(leaving=False),
     'The running mean and variance are no parameters: nothing trains them. Two for each channel '
     'are left.': dict(norm=4),
     'The convolutions have no bias: batch norm, right after them, has a shift of its own.':
@@ -847,15 +916,18 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
         dict(back=1)})
 
 # %% ../nbs/19_exercises.ipynb #window
-def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False):
+def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False,
+            edge=False, inside=False):
     "First pixel and the one after the last that a cell can see."
     a, b = cell, cell + 1
     for kernel, stride in (reversed(layers) if back else layers):
         a = a * stride - (kernel // 2 if pad else 0)
-        b = (b - 1) * stride - (kernel // 2 if pad else 0) + kernel
+        b = (b if edge else b - 1) * stride - (kernel // 2 if pad else 0) + kernel - edge
     if middle:
         step, field = math.prod(s for _, s in layers), b - a
         a, b = (cell + .5) * step - field / 2, (cell + .5) * step + field / 2
+    if inside:
+        a = max(a, 0)
     return torch.tensor([a, b - inclusive])
 
 EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
@@ -866,6 +938,9 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
     'Go back from the last layer to the first: the cell is one of the last map.': dict(back=False),
     'The second number is an edge: the one after the last pixel that is seen.':
         dict(inclusive=True),
+    'Follow the last *pixel* back through the layers, and add 1 only at the end. You carry the '
+    'edge after it through them, and it goes too far with each stride of 2.': dict(edge=True),
+    'Positions in the padding count as seen, so the first may be negative.': dict(inside=True),
     'The width is right, the place is not: with stride 2 and a kernel of 3 the window is not '
     'centred on the cell. Follow both its ends back.': dict(middle=True)})
 
@@ -873,11 +948,14 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
 def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='scaled',
           axis=0, keep=True):
     "A convolution's weight and bias that do what it and its batch norm did."
-    g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
+    if root == 'none':
+        g = scale
+    else:
+        g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
     bias = {'scaled': shift - g * mean, 'bare': shift - mean, 'no': shift,
             'plus': shift + g * mean}[centre]
-    return weight * g.reshape([-1, 1, 1, 1] if axis == 0
-                              else [1, -1, 1, 1]), bias if keep else bias - shift
+    shape = {0: [-1, 1, 1, 1], 1: [1, -1, 1, 1], 3: [-1]}[axis]
+    return weight * g.reshape(shape), bias if keep else bias - shift
 
 def _fold_cases():
     def one(*v):
@@ -899,18 +977,23 @@ EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
     "The mean's sign: batch norm takes it off.": dict(centre='plus'),
     'The scale belongs to the channels that *leave* the convolution, the first axis of its weight.':
         dict(axis=1),
+    'g has one number for each channel that leaves, but in `weight * g` it meets the *last* axis, '
+    'along the kernel: give it the shape (nf, 1, 1, 1).': dict(axis=3),
+    'The variance is missing: batch norm divides by the standard deviation.': dict(root='none'),
     "Batch norm's own shift is missing in the bias.": dict(keep=False)})
 
 # %% ../nbs/19_exercises.ipynb #start
 def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anchors=3, off=True,
-                 log=math.log, pays='log'):
+                 log=math.log, pays='log', class_sum=False):
     "Class and no-object terms of the better form before training, by scale."
     out = []
     for stride in (32, 16, 8):
         empty = anchors * (size // stride)**2 - (n_boxes if off else 0)
-        each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior)}[pays]
-        out.append((lam[0] * log(num_classes),
-                    lam[1] * empty * each / (n_boxes if per == 'box' else empty)))
+        each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior),
+                'sign': log(1 - prior)}[pays]
+        below = {'box': n_boxes, 'place': empty, 'none': 1}[per]
+        out.append((lam[0] * log(num_classes) * (n_boxes if class_sum else 1),
+                    lam[1] * empty * each / below))
     return torch.tensor(out)
 
 EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
@@ -918,6 +1001,12 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
     'The weights are missing: the class term counts five times.': dict(lam=(1., 1.)),
     'These are means over the empty slots. The better form takes the sum, and divides it by the '
     'number of boxes.': dict(per='place'),
+    'The weight of no-object is 1 here, and not the 1.6 of the chapter.': dict(lam=(5., 1.6)),
+    'What the empty slots pay is added up, and then divided by the number of boxes.':
+        dict(per='none'),
+    'The class term is divided by the number of boxes, too: as many pay, so the mean is ln C.':
+        dict(class_sum=True),
+    'The sign: ln(1 - prior) is negative, and a slot pays -ln(1 - prior).': dict(pays='sign'),
     'Each cell has three slots, one for each anchor.': dict(anchors=1),
     'The positive slots pay no no-object term: take the boxes off the number of slots.':
         dict(off=False),
@@ -929,7 +1018,7 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #alarms
 def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='calls', percent=True,
-                     strict=True):
+                     strict=True, none=math.nan):
     "Of the slots that call \"object\", the share that hold one, in percent."
     calls = hits = full = 0
     for z, k in zip(logits.tolist(), kind.tolist()):
@@ -939,7 +1028,12 @@ def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='call
             continue
         calls, hits, full = calls + call, hits + (call and k != 0), full + (k == 1)
     below = {'calls': calls, 'full': full, 'all': len(kind)}[of]
-    return hits / below * (100 if percent else 1) if below else math.nan
+    return hits / below * (100 if percent else 1) if below else none
+
+def _quiet_share(logits, kind, t):
+    "No-object accuracy: of the empty slots, the share that does not call, in percent."
+    empty = kind == 0
+    return (100 * (empty & (logits.sigmoid() <= t)).sum() / empty.sum()).item()
 
 EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
     (torch.tensor([3., -2, -5, 2]), torch.tensor([1, 0, 0, 0]), .05),
@@ -956,6 +1050,9 @@ EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
         lambda z, k, t: _alarm_precision(z, k.clamp(min=0), t),
     'That is the object accuracy, the share of *positive* slots that call. Here you divide by the '
     'number of calls.': dict(of='full'),
+    'That is the no-object accuracy, the share of *empty* slots that do not call. Here the slots '
+    'that call are asked.': _quiet_share,
+    'Where nothing calls there is no share: nan, and not 0.': dict(none=0.),
     'You divide by all slots: only those that call are asked.': dict(of='all'),
     'The answer is wanted in percent.': dict(percent=False),
     'A slot calls when its objectness is *above* t.': dict(strict=False)})
@@ -1027,6 +1124,40 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
     'use the BCE that takes logits.': dict(ends='cut')})
 
+# %% ../nbs/19_exercises.ipynb #term
+def _objectness_term(logits, iou, images, target='iou', squared=False, both=True, by='larger'):
+    "What the positive slots of one grid pay for their objectness, before lambda."
+    total = 0.
+    for z, u in zip(logits.tolist(), iou.tolist()):
+        u = u if target == 'iou' else 1.
+        p = 1 / (1 + math.exp(-z))
+        right = math.log1p(math.exp(-abs(z))) + max(-z, 0)  # -ln p
+        wrong = right + z                                   # -ln(1 - p)
+        if squared:
+            total += (p - u)**2
+        else:
+            total += u * right + ((1 - u) * wrong if both else 0)
+    below = {'larger': max(len(logits), images), 'slots': len(logits), 'images': images,
+             'none': 1}[by]
+    return torch.tensor(total / below if below else math.nan)
+
+EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
+    (torch.tensor([0.]), torch.tensor([1.]), 1),
+    (torch.tensor([0., -2]), torch.tensor([.5, .8]), 1),
+    (torch.tensor([1.]), torch.tensor([.6]), 4), (torch.zeros(0), torch.zeros(0), 2),
+    (torch.tensor([120., -120]), torch.tensor([.3, .9]), 1),
+    (torch.linspace(-4, 4, 12), torch.linspace(1, 0, 12), 3)], mistakes={
+    'The target is the IoU of the box and not 1: a slot whose box fits badly should say so.':
+        dict(target='one'),
+    'That is the squared error of the original form.': dict(squared=True),
+    'A soft target has two parts: u · (-ln p) + (1 - u) · (-ln(1 - p)). You took only the first.':
+        dict(both=False),
+    'Divide by the number of images where it is larger than that of the positive slots; with no '
+    'slot at all, the mean would be nan.': dict(by='slots'),
+    'Divide by the number of positive slots, unless there are more images than that.':
+        dict(by='images'),
+    'That is the sum: divide it by the number of positive slots, or of images.': dict(by='none')})
+
 # %% ../nbs/19_exercises.ipynb #place
 def _place(lr, min_lr, max_lr, steps, log=True, gaps=True, whole=False):
     "The step at which a ramp passes a rate."
@@ -1042,13 +1173,18 @@ EXERCISES['07_place'] = Exercise(_place, cases=lambda: [
     'From the first of 100 steps to the last there are 99 strides: the last step has the number '
     'steps - 1.': dict(gaps=False),
     'A rate may lie between two steps: do not round.': dict(whole=True),
+    'Steps are counted from 0: the first rate is at step 0, not 1.': lambda lr, a, b, n:
+        math.log(lr / a) / math.log(b / a) * (n - 1) + 1,
+    'That is the share of the way, from 0 to 1: multiply it by the number of strides.':
+        lambda lr, a, b, n: math.log(lr / a) / math.log(b / a),
     'The ramp begins at min_lr: it is lr / min_lr whose logarithm counts.': lambda lr, a, b, n:
         math.log(lr) / math.log(b / a) * (n - 1),
     'The way goes from min_lr to max_lr: divide by ln(max_lr / min_lr), not by '
     'ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1)})
 
 # %% ../nbs/19_exercises.ipynb #both
-def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, twice=False):
+def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, front=True,
+                 twice=False):
     "The mean of a running average from the left and one from the right."
     def one(values):
         average, out = 0., []
@@ -1061,6 +1197,8 @@ def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, 
         return one(left[::-1])[::-1]
     if not back:
         return left
+    if not front:
+        return one(losses[::-1])[::-1]
     right = one(losses[::-1])[::-1 if turned else 1]
     return [(a + b) / (2 if mean else 1) for a, b in zip(left, right)]
 
@@ -1073,6 +1211,8 @@ EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
         dict(turned=False),
     'Take the mean of the two halves, not their sum.': dict(mean=False),
     'The backward half is missing: smooth the losses in reverse order, too.': dict(back=False),
+    'The forward half is missing: that is the average from the right alone.':
+        dict(front=False),
     'You smooth what is smoothed already: the backward half goes over the losses themselves.':
         dict(twice=True)})
 
@@ -1118,8 +1258,9 @@ EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
     'It ends at a 10,000th of where it *started*, and that was a 25th of the peak.':
         dict(end=25e-4),
     'It ends at a 10,000th of where it started, small but not zero.': dict(end=0),
-    'Steps are counted from 0: the peak is at step warmup * steps - 1.': dict(top=0),
-    'Steps are counted from 0: the last one is steps - 1, and there the fall ends.': dict(last=0)})
+    'The peak is at step warmup * steps - 1, since steps are counted from 0.': dict(top=0),
+    'The last step is steps - 1, since steps are counted from 0, and there the fall ends.':
+        dict(last=0)})
 
 # %% ../nbs/19_exercises.ipynb #average
 def _start_left(updates, decay, warm=True, pick=min, first=1, came=False):
@@ -1136,7 +1277,9 @@ EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [
     'Updates are counted from 1: the first keeps min(decay, 2 / 11).': dict(first=0),
     'That is what has come in: what is left of the start is the rest.': dict(came=True),
     'What one update keeps, the next keeps a share of: multiply them all.': lambda n, d:
-        min(d, (1 + n) / (10 + n)) if n else 1.})
+        min(d, (1 + n) / (10 + n)) if n else 1.,
+    'Each update keeps a share of its own: multiply them, and do not take a power of the last.':
+        lambda n, d: min(d, (1 + n) / (10 + n))**n})
 
 # %% ../nbs/19_exercises.ipynb #left
 def _still_to_come(n, size, seed, epoch, batches, by='both', skip='images', part='rest',
@@ -1155,7 +1298,7 @@ EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [
     'So many *batches* were seen, of `size` images each: leave batches * size out.':
         dict(skip='batches'),
     'Those are the images that it has had; the others are wanted.': dict(part='seen'),
-    'In the order of the epoch: do not sort.': dict(order=False)})
+    'In the order of the epoch: do not sort.': dict(order=False)}, leaves_random=True)
 
 # %% ../nbs/19_exercises.ipynb #spikes
 def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=0, at_least=False):
@@ -1165,7 +1308,8 @@ def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=
         window = losses[max(0, i - last + late):i + late]
         if len(window) < last and not early or not window:
             continue
-        middle = sum(window) / len(window) if of == 'mean' else window[-1]
+        middle = {'mean': sum(window) / len(window), 'median': statistics.median(window),
+                  'last': window[-1]}[of]
         if loss > factor * middle or at_least and loss == factor * middle:
             found.append(i + offset)
     return found
@@ -1174,15 +1318,20 @@ def _loss_lists():
     flat = [1.] * 10
     return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), (flat + [1.9, 3.5], 2.),
             ([5., 20.] + flat + [3., 12.], 2.),
-            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.)]
+            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.),
+            ([1.] * 9 + [11., 3., 5.], 2.)]
 
 EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
     'Compare with the ten steps *before*: the new loss is among those that you average.':
         dict(late=True),
     'The first ten steps are never spikes: wait until there are ten losses.': dict(early=True),
     'Compare with the mean of the ten before, not with the last one alone.': dict(of='last'),
+    'Compare with the *mean* of the ten before, not with their median.': dict(of='median'),
     'Ten steps, no more: forget the older ones.': dict(last=11),
-    'Steps are counted from 0, as `batch_idx` does.': dict(offset=1),
+    'Steps are counted from 0: after the first, `trainer.global_step` is 1 already.':
+        dict(offset=1),
+    '`batch_idx` starts again in each epoch: the number of a step over the whole run follows from '
+    '`trainer.global_step`.': lambda losses, factor: [i % 7 for i in _spikes(losses, factor)],
     'More than `factor` times, not as much as that.': dict(at_least=True)})
 
 # %% ../nbs/19_exercises.ipynb #port
@@ -1206,10 +1355,14 @@ def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False):
 
 def _port_cases():
     draw = torch.Generator().manual_seed(1)
-    sizes = ((1, 1), (3, 1), (3, 4))  # batches, epochs
-    return [([(torch.randn(4, 2, generator=draw), torch.randn(4, 1, generator=draw))
-              for _ in range(n)], epochs)
-            for n, epochs in sizes]
+    cases = []
+    for batches, images, epochs in ((1, 1, 1), (2, 1, 2), (3, 4, 4)):  # small ones can be read
+        data = []
+        for _ in range(batches):
+            data.append((torch.randn(images, 2, generator=draw),
+                         torch.randn(images, 1, generator=draw)))
+        cases.append((data, epochs))
+    return cases
 
 EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The schedule steps once an epoch in the loop: that is what Lightning does unless `interval` '
@@ -1219,25 +1372,36 @@ EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The loop takes absolute errors, not squares.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #curve
-def _verdict(run, low='A', leak='B', over='C', high='D'):
-    "What is the matter with one of four runs."
-    return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}[run]
+_VERDICTS = {'A': 'rate too low', 'B': 'val leaked', 'C': 'overfits', 'D': 'rate too high'}
+_HOW_TO_TELL = {
+    'rate too low': 'with too low a rate both curves creep down together and are far from done.',
+    'val leaked': 'with a leak on so few images the result is too good to be true, the '
+                  'validation loss follows the training loss all the way down.',
+    'overfits': 'there the training loss falls while the validation loss turns and climbs.',
+    'rate too high': 'with too high a rate the losses leap about and do not fall.'}
 
-EXERCISES['08_curve'] = Exercise(_verdict,
-                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)], mistakes={
-    'B and C have changed places: which curve lies above the other? In a leak it is the training '
-    'loss, since augmented images are harder.':
-        dict(leak='C', over='B'),
-    'A and D have changed places: too high a rate leaps, too low a rate creeps.':
-        dict(low='D', high='A'),
-    'A and C have changed places: in which of them does the training loss fall?':
-        dict(low='C', over='A'),
-    'A and B have changed places: in which of them does the training loss fall?':
-        dict(low='B', leak='A')})
+def _verdict(run, moved=None):
+    "What is the matter with one of four runs; `moved`, runs whose verdicts have changed places."
+    return (moved or _VERDICTS)[run]
+
+def _misread():
+    "Every wrong order of the four verdicts, with what would be seen if they were right."
+    mistakes = {}
+    for order in itertools.permutations(_VERDICTS.values()):
+        moved = dict(zip(_VERDICTS, order))
+        wrong = [run for run in moved if moved[run] != _VERDICTS[run]]
+        if wrong:
+            hint = ' '.join(f'{run} is not {moved[run]!r}: {_HOW_TO_TELL[moved[run]]}'
+                            for run in wrong)
+            mistakes[hint] = dict(moved=moved)
+    return mistakes
+
+EXERCISES['08_curve'] = Exercise(_verdict, mistakes=_misread(),
+                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)])
 
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1,
-              first=False):
+              first=False, late=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
     taken, out = set(), []
     for row in iou.tolist():
@@ -1246,8 +1410,10 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
                 else max(able, key=row.__getitem__, default=None))
         if best is None or not (row[best] > threshold if strict else row[best] >= threshold):
             out.append(0)
-        elif difficult[best] and hard is not None:
+        elif difficult[best] and hard is not None and not (late and best in taken):
             out.append(hard)
+            if late:  # a mistake: a difficult object is never taken
+                taken.add(best)
         elif best in taken and once:
             out.append(0)
         else:
@@ -1257,6 +1423,15 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
 
 def _lot(n, m, seed):
     return torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
+
+def _by_object(iou, difficult, threshold):
+    "A wrong way: each object chooses the detection that overlaps it most."
+    out = torch.zeros(len(iou), dtype=torch.int64)
+    for m in range(iou.shape[1]):
+        best = int(iou[:, m].argmax())
+        if iou[best, m] >= threshold:
+            out[best] = -1 if difficult[m] else 1
+    return out
 
 EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     (torch.tensor([[.9, 0], [.8, .1]]), torch.tensor([False, False]), .5),
@@ -1275,6 +1450,10 @@ EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     'A detection whose object is difficult is ignored, -1; you call it false.': dict(hard=0),
     'You forgot the difficult objects: a detection that looks at one is ignored, -1.':
         dict(hard=None),
+    'Ask first whether the object is difficult, then whether it is taken: a difficult object '
+    'can be looked at any number of times.': dict(late=True),
+    'Go through the detections, best score first, and not through the objects: an object goes to '
+    'the first detection that looks at it, not to the one that overlaps it most.': _by_object,
     'A detection looks at the object that it overlaps *most*, not at the first that is near '
     'enough.': dict(first=True)})
 
@@ -1289,6 +1468,21 @@ def _area_ap(hits, positives, envelope='right', over='positives', steps='hits'):
     below = {'positives': positives, 'hits': sum(hits), 'all': len(hits)}[over]
     return total / below if below else 0.
 
+def _precision_recall(hits, positives):
+    hits = hits.float()
+    return hits.cumsum(0) / torch.arange(1, len(hits) + 1), hits.cumsum(0) / positives
+
+def _trapezoids(hits, positives):
+    precision, recall = _precision_recall(hits, positives)
+    return torch.trapezoid(precision, recall).item()
+
+def _eleven(hits, positives):
+    "VOC's average over eleven recalls, as the devkit took it until 2009."
+    precision, recall = _precision_recall(hits, positives)
+    best = [precision[recall >= k / 10 - 1e-6].max() if bool((recall >= k / 10 - 1e-6).any())
+            else torch.tensor(0.) for k in range(11)]
+    return torch.stack(best).mean().item()
+
 EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     (torch.tensor([True, False, True]), 2), (torch.tensor([True, False, False, True, True]), 3),
     (torch.tensor([True, True]), 4),
@@ -1301,7 +1495,11 @@ EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     'any later hit*.': dict(envelope=None),
     'Your running maximum comes from the left, the wrong end: what counts is the best precision '
     'from here on.': dict(envelope='left'),
-    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all')})
+    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all'),
+    'You join the points of the curve by straight lines (trapezoids). VOC takes rectangles under '
+    'the envelope.': _trapezoids,
+    'That is the mean over eleven recalls. Here the exact area is wanted: a rectangle for each '
+    'hit.': _eleven})
 
 # %% ../nbs/19_exercises.ipynb #threshold
 def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False):
@@ -1318,6 +1516,15 @@ def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, al
         if value > best + 1e-12 or last and value > best - 1e-12:
             best, at = value, s
     return at
+
+def _best_f1(scores, hits, positives):
+    shown = scores >= _best_threshold(scores, hits, positives)
+    return 2 * int(hits[shown].sum()) / (int(shown.sum()) + positives)
+
+def _place_of_best(scores, hits, positives):
+    order = scores.argsort(descending=True, stable=True)
+    best = scores[order] == _best_threshold(scores, hits, positives)
+    return int(best.nonzero()[0])
 
 EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2),
@@ -1336,14 +1543,19 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     'That is where precision times recall is largest: F1 divides by their sum.': dict(by='product'),
     'Of several that are equally good the highest score is wanted.': dict(last=True),
     'Detections of equal score are shown together: count them all before you ask.':
-        dict(alone=True)})
+        dict(alone=True),
+    'That is the best F1 itself. The score from which on it is reached is wanted.': _best_f1,
+    'That is the place of the score in the list. The score itself is wanted.': _place_of_best})
 
 # %% ../nbs/19_exercises.ipynb #error-name
 def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
-                swap=False, strict=False, faint=True):
+                swap=False, strict=(), faint=True, fixed=False):
     "The type of a false detection."
+    if fixed:
+        tf, tb = .5, .1
     def near(v, t):
-        return v > t if strict else v >= t
+        exact = 'tf' if t == tf else 'tb'
+        return v > t if exact in strict else v >= t
     tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf),
              'duplicate': near(same, tf), 'both': near(other, tb)}
     name = next((t for t in ask if tests[t]), 'background')
@@ -1351,9 +1563,10 @@ def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicat
         name = 'background'
     return {'location': 'class', 'class': 'location'}.get(name, name) if swap else name
 
-EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in (
+EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [
     (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1),
-    (.5, 0.), (0., .5), (.05, .05), (.2, .3))], mistakes={
+    (.5, 0.), (0., .5), (.05, .05), (.2, .3), (.3, 0., .2, .05), (.05, 0., .5, .02),
+    (0., .3, .25, .1)], mistakes={
     'Location and class have changed places: the right class in the wrong place is a location '
     'error.': dict(swap=True),
     'Location is asked before class: a box that overlaps an object of its own class somewhat needs '
@@ -1362,7 +1575,11 @@ EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in 
     'Class is asked before duplicate: a box that lies well on an object of another class, too, '
     'gets the other name.':
         dict(ask=('location', 'duplicate', 'class', 'both')),
-    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.': dict(strict=True),
+    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.':
+        dict(strict=('tf', 'tb')),
+    'Exactly 0.5 is enough for a hit: it is no location error any more, and with another class it '
+    'is a class error.': dict(strict=('tf',)),
+    'Use the arguments tf and tb, not 0.5 and 0.1.': dict(fixed=True),
     'A box that overlaps another class by tb or more is no background: it is wrong in both ways.':
         dict(faint=False)})
 
@@ -1390,13 +1607,16 @@ EXERCISES['09b_rates'] = Exercise(_rates, cases=lambda: [
     'Background is no class: the answer has a column less than the matrix.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #even-ece
-def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False):
+def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False, mean=True,
+              turned=False):
     "Calibration error over bins with equally many detections."
     s, h = scores.tolist(), [float(x) for x in hits.tolist()]
     if sort:
         if sort == 'both':
             h = [y for _, y in sorted(zip(s, h), key=lambda r: r[0])]
         s = sorted(s)
+    if turned:
+        bins = len(s) // bins
     n = len(s) // bins
     cut = [(s[k*n:(k + 1)*n], h[k*n:(k + 1)*n]) for k in range(bins)]
     if width:
@@ -1405,7 +1625,10 @@ def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=Fa
     gaps = [(sum(x - y for x, y in zip(a, b)), len(a)) for a, b in cut if a]
     if gap == 'each':
         return sum(abs(x - y) for x, y in zip(s, h)) / len(s)
-    return sum(abs(g) if size else g for g, _ in gaps) / len(s)
+    if size == 'after':
+        return abs(sum(g for g, _ in gaps)) / len(s)
+    total = sum(abs(g) if size else g for g, _ in gaps)
+    return total / len(s) if mean else total / n
 
 EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
     (torch.tensor([.2, .9, .4, .7]), torch.tensor([False, True, True, True]), 2),
@@ -1417,6 +1640,12 @@ EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
         dict(gap='each'),
     'A bin that says too much does not make up for one that says too little: take the absolute '
     'value of each gap.': dict(size=False),
+    'The absolute value comes before the mean: you take it of the mean, and gaps of different '
+    'signs have cancelled by then.': dict(size='after'),
+    'All bins weigh the same, and their weights add up to 1: take the mean of the gaps, not their '
+    'sum.': dict(mean=False),
+    'Each row should be one bin: reshape to (bins, detections in a bin), not the other way round.':
+        dict(turned=True),
     'These are bins of equal width. Here each bin has equally many detections.': dict(width=True)})
 
 # %% ../nbs/19_exercises.ipynb #layer
@@ -1452,7 +1681,7 @@ EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #why
 def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True,
-                likeliest=False, early=False):
+                likeliest=False, early=False, alone=False):
     "What was wrong, at the places that should have found an object."
     if first:
         raw, iou = raw[:1], iou[:1]
@@ -1469,6 +1698,8 @@ def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, 
         return 'class'
     if (mine & good).any() if same else mine.any() and good.any():
         return 'silenced'
+    if alone:
+        other = (obj > t).any()
     return 'box' if mine.any() else 'class' if other else 'objectness'
 
 def _places(*rows):
@@ -1496,6 +1727,8 @@ EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
     'Score and overlap must be good at the *same* place.': dict(same=False),
     'The likeliest class may be wrong where nothing is seen at all: `class` needs another class '
     'with a *score* above t.': dict(likeliest=True),
+    'You tell `class` from `objectness` by the objectness alone. Where it is high and no class has '
+    'a score above t, the answer is still `objectness`.': dict(alone=True),
     'Ask for the right class first: if one place scores above t for it, the class is not what was '
     'wrong.': dict(early=True)})
 
@@ -1554,11 +1787,13 @@ EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #spy
 def _spied(place, x, swapped=False, late=False, kept=False, graph=False, left=False,
-           careless=False):
+           careless=False, packed=False):
     "What goes into a layer of a small network and comes out of it, and how many hooks are left."
     weights = [torch.full(shape, i - 1.5) for i, shape in enumerate(((2, 2), (2,), (1, 2), (1,)))]
     if x.shape[-1] != 2:
         return {'in': None, 'out': None, 'graph': False, 'a hook is left': left or careless}
+    if packed:
+        return {'in': 'a tuple'}
     first = x @ weights[0].T + weights[1]
     middle = first.relu()
     last = middle @ weights[2].T + weights[3]
@@ -1576,6 +1811,8 @@ def _spy_cases():
     return [(2, x), (0, x), (1, x), (1, torch.ones(1, 3))]
 
 EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
+    'A hook gets the inputs as a tuple, even if there is only one: take the first of it.':
+        dict(packed=True),
     'First what went in, then what came out.': dict(swapped=True),
     'A layer that works in place has overwritten its input when a forward hook is called: '
     'take the input before the layer runs.': dict(late=True),
@@ -1587,7 +1824,8 @@ EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
     'remove it whatever happens.': dict(careless=True)})
 
 # %% ../nbs/19_exercises.ipynb #names
-def _free_names(names, fold=True, given=True, first=2, rename_first=False):
+def _free_names(names, fold=True, given=True, first=2, rename_first=False, pile=False,
+                small=False):
     "Names that do not collide, in the order of the wanted ones."
     taken, asked, out = set(), {}, []
     key = str.lower if fold else str
@@ -1601,9 +1839,9 @@ def _free_names(names, fold=True, given=True, first=2, rename_first=False):
             n, new = 2, f'{name}-1'
         while given and key(new) in taken:
             n += 1
-            new = f'{name}-{n + first - 2 - rename_first}'
+            new = f'{new if pile else name}-{n + first - 2 - rename_first}'
         taken.add(key(new))
-        out.append(new)
+        out.append(new.lower() if small else new)
     return out
 
 EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n in (
@@ -1612,15 +1850,17 @@ EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n 
     'A name that you have given out may be wanted later, or the other way round: look whether a '
     'name is taken, not how often it was asked for.': dict(given=False),
     'The second of a name gets -2.': dict(first=1),
+    'Compare in small letters, but give the name as it was wanted.': dict(small=True),
+    'The number follows the wanted name: the third dog is dog-3, not dog-2-3.': dict(pile=True),
     'The first of a name stays as it is.': dict(rename_first=True)})
 
 # %% ../nbs/19_exercises.ipynb #header
-def _darknet_header(data, wide=None, order='little', start=12, at=None):
+def _darknet_header(data, wide=None, order='little', start=12, at=None, more=False):
     "What the first bytes of a weights file say."
     def number(i, n):
         return int.from_bytes(data[i:i + n], order)
     major, minor = number(0, 4), number(4, 4)
-    n = wide or (8 if 10*major + minor >= 2 else 4)
+    n = wide or (8 if 10*major + minor >= (3 if more else 2) else 4)
     return major, minor, number(start, n), at if at else start + n
 
 EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
@@ -1628,47 +1868,60 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
     (0, 1, 0, 7, 9), (0, 2, 5, 32013312, 0), (0, 2, 0, 0, 1), (1, 0, 3, 5, 6))], mistakes={
     'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
     'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
+    'Version 0.2 itself has the counter of 64 bits: at least 2, not more than 2.': dict(more=True),
     'The numbers are stored with their little end first.': dict(order='big'),
     'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
     'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
 
 # %% ../nbs/19_exercises.ipynb #batches
 def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True,
-                  alone=True):
+                  alone=True, closed_empty=False, none_is_one=False, exactly=True):
     "Batches that keep both limits, in the order of the images."
     out, part, total = [], [], 0
     for i, size in enumerate(sizes):
         if not alone and size > pixels:
             continue
-        full = (by_number and len(part) == most or by_pixels and total
-                + (size if early else 0) > pixels)
-        if part and full:
+        more = total + (size if early else 0)
+        too_many = more > pixels if exactly else more >= pixels
+        full = by_number and len(part) == most or by_pixels and too_many
+        if full and (part or closed_empty):
             out, part, total = out + [part], [], 0
         part, total = part + [i], total + size
-    return out + [part] if part and last else out
+    return out + [part] if (part or none_is_one and not sizes) and last else out
 
 EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
     ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9),
-    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18), ([20, 1], 3, 9),
+    ([], 3, 9)], mistakes={
     'The last batch is still open when the loop ends: give it too.': dict(last=False),
     'Ask before you add: with this image the batch would have too many pixels.':
         dict(early=False),
+    'A batch is empty: the first image is too large, and you close a batch that holds nothing yet.':
+        dict(closed_empty=True),
+    'No images make no batch: for an empty list give an empty list.': dict(none_is_one=True),
+    'Exactly `pixels` pixels are allowed: a batch is full only above it.': dict(exactly=False),
     'A batch has at most `most` images.': dict(by_number=False),
     'A batch has at most `pixels` pixels, unless it is one image alone.': dict(by_pixels=False),
     'An image that is too large for any batch gets one of its own: it must not get lost.':
         dict(alone=False)})
 
 # %% ../nbs/19_exercises.ipynb #int8
-def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
+def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False,
+              wrap=False, whole=None):
     "A kernel in 8 bits, with one scale a channel that leaves."
     w = weight.transpose(0, axis)
     size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
     scale = size/top
+    if whole:
+        scale = scale.amax().expand(len(scale)).clone()
     if guard:
         scale = scale.where(size != 0, torch.ones_like(scale))
     q = w/scale.view(-1, 1, 1, 1)
     q = q.round() if nearest else q.trunc()
-    q = q.clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    q = (q + 128) % 256 - 128 if wrap else q.clamp(-128, 127)
+    q = q.nan_to_num(0).to(torch.int8).transpose(0, axis)
+    if whole == 'one number':
+        scale = scale[0]
     return q, 1/scale if inverse else scale
 
 EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
@@ -1679,6 +1932,14 @@ EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
                      -1, 1, 1, 1),)], mistakes={
     'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
     'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
+    'The largest weight becomes 127: 128 does not fit into int8, and comes out as -128.':
+        dict(top=128, wrap=True),
+    'One scale for the whole kernel is too coarse: each channel that leaves has its own.':
+        dict(whole='the same'),
+    'One scale for the whole kernel is too coarse: give (nf,) scales, one for each channel that '
+    'leaves.': dict(whole='one number'),
+    'The largest weight without its sign: a channel may have its largest below zero, and what is '
+    'more than 127 comes out as something else.': dict(signed=True, wrap=True),
     'Round to the nearest whole number; cutting off costs half a step on average.':
         dict(nearest=False),
     'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take '
@@ -1739,14 +2000,21 @@ EXERCISES['11b_coco'] = Exercise(_to_coco, _coco_cases, mistakes={
     'x comes before y, and width before height.': dict(swap=True)})
 
 # %% ../nbs/19_exercises.ipynb #app-threshold
-def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision'):
+def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision',
+                   strict=False, one_by_one=False):
     "The smallest score threshold at which the shown boxes are precise enough."
+    if one_by_one:
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        shown = [[float(scores[i]), float(right[order[:n]].float().mean())]
+                 for n, i in enumerate(order, 1)]
+        return min((t for t, precision in shown if precision >= least), default=None)
     good = []
     for t in sorted(set(scores.tolist()), reverse=True):
         shown = scores > t if above else scores >= t
         hits = int((shown & right).sum())
         whole = int(shown.sum()) if share == 'precision' else int(right.sum())
-        if whole and hits/whole >= least:
+        enough = whole and (hits/whole > least if strict else hits/whole >= least)
+        if enough:
             good.append(t)
         elif first:
             break
@@ -1760,11 +2028,14 @@ def _threshold_cases():
     return [case([.9, .5], [1, 0], .6), case([.9, .5], [1, 0], .5), case([.9], [0], .5),
             case([.9, .8, .7, .6, .5], [1, 0, 1, 1, 0], .7), case([.5, .5, .2], [0, 1, 1], .6),
             case([.8, .7, .6], [1, 1, 1], 1.), case([.6, .6, .4, .3], [1, 0, 0, 0], .5),
-            case([.9, .7, .4], [1, 1, 0], .65)]
+            case([.9, .7, .4], [1, 1, 0], .65), case([.9, .5, .5], [1, 1, 0], .9)]
 
 EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes={
     'A box that scores just as much as the threshold is shown: at least t, not above it.':
         dict(above=True),
+    'A precision of exactly `least` is enough.': dict(strict=True),
+    'Boxes of equal score are shown together or not at all: judge a threshold by all of them.':
+        dict(one_by_one=True),
     'The first failure from above does not end the search: right boxes may follow.':
         dict(first=True),
     'That is the largest such score; the smallest shows more boxes.': dict(lowest=False),
@@ -1772,15 +2043,20 @@ EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes
     'precision is the share of the shown boxes that are right.': dict(share='recall')})
 
 # %% ../nbs/19_exercises.ipynb #app-again
-def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou'):
+def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou',
+                exact=True):
     "The number of the box that was chosen, among new boxes; 0 where it is gone."
     x1, y1, x2, y2 = box.tolist()
     best, found = -1., 0
+    if not len(boxes) and exact == 'argmax':
+        return int(torch.zeros(0).argmax())
+    if not len(boxes) and exact == 'max':
+        return int(torch.zeros(0).max())
     for n, ((a, b, c, d), kind_of_box) in enumerate(zip(boxes.tolist(), labels.tolist()), base):
         both = max(0, min(x2, c) - max(x1, a))*max(0, min(y2, d) - max(y1, b))
         one, other = (x2 - x1)*(y2 - y1), (c - a)*(d - b)
         share = both/{'iou': one + other - both, 'own': one}[by]
-        if kind and kind_of_box != label or share < least:
+        if kind and kind_of_box != label or share < least or share == least and not exact:
             continue
         if share > best and not (first and found):
             best, found = share, n
@@ -1800,6 +2076,11 @@ EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [
     'Numbers begin with 1 on the page, and with 0 in Python.': dict(base=0),
     'There must be an IoU of 0.5 at least: otherwise the box is gone, and the answer is 0.':
         dict(least=1e-9),
+    'An IoU of exactly 0.5 is enough.': dict(exact=False),
+    'With no boxes at all there is no largest overlap: `argmax` of nothing is an error. The answer '
+    'is then 0.': dict(exact='argmax'),
+    'With no boxes at all there is no largest overlap: `max` of nothing is an error. The answer '
+    'is then 0.': dict(exact='max'),
     'That is the first one that overlaps enough; asked for is the one that overlaps most.':
         dict(first=True),
     'A large box around everything would always win: divide by the union, not by the area of the '
