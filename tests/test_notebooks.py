@@ -55,6 +55,32 @@ def test_imports_stand_in_cells_of_their_own(path):
 
 LESSONS = [p for p in NOTEBOOKS if p.parent.name == 'nbs' and '01' <= p.name[:2] < '18']
 
+def renamed_words(source):
+    "Names with an underscore that a cell assigns, inside of sentences: a renaming went too far."
+    tree = ast.parse('\n'.join('' if line.lstrip()[:1] in ('%', '!') else line
+                               for line in source.splitlines()))
+    assigned = {n.id for n in ast.walk(tree)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store) and '_' in n.id}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            plain = re.sub(r'`[^`]*`', '', node.value)
+            if plain.count(' ') >= 3:
+                found += [w for w in re.findall(r'\b[a-z]+_[a-z_]+\b', plain) if w in assigned]
+    return found
+
+@pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.name)
+def test_no_variable_stands_in_a_sentence(path):
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    found = {c['id']: renamed_words(''.join(c['source']))
+             for c in cells if c['cell_type'] == 'code'}
+    assert {i: words for i, words in found.items() if words} == {}
+
+def test_a_variable_in_a_sentence_is_found():
+    damaged = "for maps_there in x:\n    print(f'The {x}, maps_there with a score of {1:.2f}.')"
+    assert renamed_words(damaged) == ['maps_there']
+    assert renamed_words(damaged.replace('{x}, maps_there', '{x}, found')) == []
+
 @pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.name)
 def test_exercises_are_left_to_the_student(path):
     sources = [''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells']

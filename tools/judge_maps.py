@@ -2,8 +2,9 @@
 
 A seeded sample of the correct detections is drawn, and their images are taken in random order until
 all are done or the time is up. Each detection gets LayerCAM and the baselines; pointing game,
-energy in the object's box, and the areas under deletion and insertion are written to
-`results/NAME.json`, with the mean difference from the cell blob and its standard error."""
+energy in the object's box, and the areas under deletion and insertion (over the side of a square
+with as many pixels as were changed, from 0 to 1) are written to `results/NAME.json`, with the mean
+difference from the cell blob and its standard error."""
 import argparse
 import datetime
 import sys
@@ -18,14 +19,14 @@ sys.path.insert(0, str(ROOT))
 from yolov3_nb.augment import DetectionDataset, test_transform  # noqa: E402
 from yolov3_nb.data import VOCDataset  # noqa: E402
 from yolov3_nb.files import write_json  # noqa: E402
-from yolov3_nb.gradcam import (_true_detections, baseline_maps, cam_maps, deletion_insertion,  # noqa: E402
-                               feature_maps, map_scores, unletterbox_map)
+from yolov3_nb.gradcam import (SHARES, _true_detections, baseline_maps, cam_maps,  # noqa: E402
+                               deletion_insertion, feature_maps, map_scores, unletterbox_map)
 from yolov3_nb.networks import processor_name  # noqa: E402
 from yolov3_nb.model import YOLOv3  # noqa: E402
 from yolov3_nb.runs import commit_used, versions_used  # noqa: E402
 
 MEASURES = ['pointing', 'energy', 'deletion', 'insertion']
-STEPS = 5  # portions of the pixels; after step k it is (k/STEPS)² of them
+SIDE = torch.tensor([0, *SHARES, 1])**.5  # of a square with as many pixels: the axis of the areas
 
 
 def judged_image(model, ds, squares, dets, image, seed):
@@ -36,14 +37,13 @@ def judged_image(model, ds, squares, dets, image, seed):
     part['image'] = torch.zeros_like(part['image'])
     maps = {'layercam': cam_maps(model, xb, part, 'layercam', kept=feature_maps(model, xb))}
     maps |= baseline_maps(part, model.image_size, seed + image)
-    curves = deletion_insertion(model, xb, part, maps, steps=STEPS)
-    share = torch.linspace(0, 1, STEPS + 1)**2
+    curves = deletion_insertion(model, xb, part, maps)
     rows = []
     for i in range(len(part['scores'])):
         heats = unletterbox_map(torch.stack([m[i] for m in maps.values()]), hw, model.image_size)
         pointing, energy = map_scores(heats, part['truth'][i])
         for j, (name, curve) in enumerate(curves.items()):
-            deletion, insertion = torch.trapezoid(curve[i], share).tolist()
+            deletion, insertion = torch.trapezoid(curve[i], SIDE).tolist()
             rows.append((f'{image}-{i}', name, float(pointing[j]), float(energy[j]), deletion,
                          insertion))
     return rows
@@ -99,7 +99,7 @@ def main(argv=None):
         'versions': versions_used(),
         'device': f'{torch.get_num_threads()} threads, {processor_name()}',
         'minutes': round((time.time() - start)/60, 2), 'weights': a.weights.name,
-        'n_test': len(ds), 'detections': int(table.det.nunique()), 'steps': STEPS,
+        'n_test': len(ds), 'detections': int(table.det.nunique()), 'shares': list(SHARES),
         'maps': means.T.to_dict(), 'against_blob': against_blob(table)}
     write_json(ROOT/'results'/f'{a.results}.json', result)
     print(means, f"\n{result['detections']} detections, {result['minutes']} minutes")

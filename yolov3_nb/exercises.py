@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import re
+import statistics
 import textwrap
 import torch
 from contextlib import redirect_stdout
@@ -37,6 +38,7 @@ class Exercise:
     cases:Callable # () -> list of argument tuples, the smallest first
     mistakes:dict # hint -> the knobs that make this mistake, or a function that makes it
     most:int|None=None # torch operations that it may take on the last case; more of them are a loop
+    leaves_random:bool=False # must it leave PyTorch's global generator as it is?
 
 EXERCISES = {}  # name -> Exercise
 
@@ -120,6 +122,14 @@ def _outcome(f, args):
         value = e
     return value, not _same(given, args)
 
+def _draws(f, args):
+    "Whether `f` changes the state of PyTorch's global generator."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        f(*deepcopy(args))
+        return not torch.equal(before, torch.get_rng_state())
+
 class _Count(TorchFunctionMode):
     "Counts operations on tensors while it is entered."
     n = 0
@@ -177,6 +187,10 @@ def judge(
     if any(wrote):
         return False, ('the result is right, but your function writes into what it is given; '
                        'whoever uses that again gets something else. Work on new tensors.')
+    if ex.leaves_random and _draws(answer, cases[0]):
+        return False, ("the result is right, but your function changes PyTorch's global "
+                       'generator, from which the rest of a run draws. Give it a generator of '
+                       'its own: `torch.Generator()`.')
     with _Count() as count:
         answer(*deepcopy(cases[-1]))
     if ex.most and count.n > ex.most:
@@ -203,7 +217,7 @@ def _random_boxes(n, seed=0, side=60, least=1):
     return (torch.cat([corner, corner + size], 1) * 4).round() / 4
 
 # %% ../nbs/19_exercises.ipynb #part
-def _own_boxes(xml, first='own', shift=1, number=float):
+def _own_boxes(xml, first='own', shift=1, number=float, table=True):
     "The objects' own boxes in an annotation, as edges."
     from defusedxml import ElementTree
     tree, out = ElementTree.fromstring(xml), []
@@ -215,7 +229,8 @@ def _own_boxes(xml, first='own', shift=1, number=float):
         x1, y1, x2, y2 = (number(b.findtext(k)) for k in ('xmin', 'ymin', 'xmax', 'ymax'))
         out.append([x1 - shift, y1 - shift, x2, y2] if shift != 'all'
                    else [x1 - 1, y1 - 1, x2 - 1, y2 - 1])
-    return torch.tensor(out, dtype=torch.float32).reshape(-1, 4)
+    boxes = torch.tensor(out, dtype=torch.float32)
+    return boxes.reshape(-1, 4) if table else boxes
 
 def _xml(*objects):
     """An annotation; an object is a list of boxes, those before the last are parts that stand
@@ -246,18 +261,27 @@ EXERCISES['01_parts'] = Exercise(_own_boxes, cases=lambda: [
     'for ymin.': dict(shift=0),
     'Only the minimum loses one: the right edge of pixel xmax is xmax.': dict(shift='all'),
     'Coordinates may have decimals, as in VOC 2012: read them with float, not with int.':
-        dict(number=int)})
+        dict(number=int),
+    'Coordinates may have decimals, as in VOC 2012, and `int` cuts them off: keep them.':
+        dict(number=lambda text: int(float(text))),
+    'Without an object the shape must still be (0, 4): `torch.tensor([])` has (0,), and a reshape '
+    'to (-1, 4) makes it (0, 4).': dict(table=False)})
 
 # %% ../nbs/19_exercises.ipynb #counts
-def _class_counts(targets, num_classes, skip=True, only=False, images=False):
-    "How many objects of each class an exam counts."
+def _class_counts(targets, num_classes, skip=True, only=False, images=False, places='all'):
+    "How many objects of each class a test counts."
     counts = [0] * num_classes
     for t in targets:
         labels = [label for label, hard in zip(t['labels'].tolist(), t['difficult'].tolist())
                   if not skip or hard == only]
         for label in (set(labels) if images else labels):
             counts[label] += 1
-    return torch.tensor(counts)
+    if places == 'to the last':
+        while counts and not counts[-1]:
+            counts.pop()
+    if places == 'present':
+        counts = [count for count in counts if count]
+    return torch.tensor(counts, dtype=torch.int64)
 
 def _targets(*rows):
     return [{'labels': torch.tensor(labels, dtype=torch.int64),
@@ -272,16 +296,28 @@ def _random_targets(n, seed, num_classes=20):
 EXERCISES['01_counts'] = Exercise(_class_counts, cases=lambda: [
     (_targets(([0, 2, 2], [0, 0, 1])), 3), (_targets(([1, 1], [0, 0]), ([0], [0])), 4),
     (_targets(([], []), ([2], [1])), 3), (_random_targets(40, 1), 20)], mistakes={
-    'Difficult objects are counted, too: an exam leaves them out.': dict(skip=False),
+    'Difficult objects are counted, too: the test leaves them out.': dict(skip=False),
     'You count the difficult objects, and leave out the others.': dict(only=True),
-    'You count a class once an image: two dogs in one image are two.': dict(images=True)})
+    'You count a class once an image: two dogs in one image are two.': dict(images=True),
+    'A class that never occurs has its place too: give bincount `minlength=num_classes`.':
+        dict(places='to the last'),
+    'A class that never occurs has its place too, with a count of 0: `unique` leaves it out, '
+    '`bincount` with `minlength=num_classes` does not.': dict(places='present')})
 
 # %% ../nbs/19_exercises.ipynb #small
-def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True):
+def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True,
+                 count=False, squeeze=False, area=False):
     "Share of the boxes whose longer side is less than a cell, at the network's size."
     scale = size / by(hw) if scaled else 1
     sides = [side(x2 - x1, y2 - y1) * scale for x1, y1, x2, y2 in boxes.tolist()]
-    return sum(s < stride if strict else s <= stride for s in sides) / len(sides)
+    if squeeze:
+        h, w = hw
+        sides = [side((x2 - x1) * size / w, (y2 - y1) * size / h)
+                 for x1, y1, x2, y2 in boxes.tolist()]
+    if area:
+        sides = [((x2 - x1) * (y2 - y1)) ** .5 * scale for x1, y1, x2, y2 in boxes.tolist()]
+    small = sum(s < stride if strict else s <= stride for s in sides)
+    return small if count else small / len(sides)
 
 EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     (torch.tensor([[0., 0, 60, 20]]), (200, 320), 160, 32),
@@ -300,14 +336,23 @@ EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     'The letterbox scales by the longest side of the image, which is not always the height.':
         dict(by=lambda hw: hw[0]),
     'A box exactly as long as a cell is no longer small: less than, not less or equal.':
-        dict(strict=False)})
+        dict(strict=False),
+    'That is how many boxes are small; their *share* is wanted: divide by the number of boxes.':
+        dict(count=True),
+    'You scale width and height by two factors, which squeezes the image: one factor, '
+    'size / longest side, is for both.': dict(squeeze=True),
+    'You compare areas: small means that the longer *side* is less than a cell.':
+        dict(area=True)})
 
 # %% ../nbs/19_exercises.ipynb #guesser
-def _guesser(counts, absent='out', percent=False, guess=max, swap=False):
+def _guesser(counts, absent='out', percent=False, guess=max, swap=False,
+             place=False):
     "Accuracy over objects, and mean over classes, of one who always names the most frequent class."
     counts = counts.tolist()
     classes = [c for c in counts if c] if absent == 'out' else counts
     over_objects, over_classes = guess(classes) / sum(counts), 1 / len(classes)
+    if place:
+        over_objects = counts.index(max(counts)) / sum(counts)
     out = (over_classes, over_objects) if swap else (over_objects, over_classes)
     return torch.tensor(out) * (100 if percent else 1)
 
@@ -317,16 +362,23 @@ EXERCISES['01_guesser'] = Exercise(_guesser, cases=lambda: [
     'A class without objects has no accuracy: leave it out of the mean.': dict(absent='in'),
     'The two have changed places: over objects first, then over classes.': dict(swap=True),
     'Shares are wanted, from 0 to 1, not percent.': dict(percent=True),
-    'You guess the rarest class: the most frequent one pays better.': dict(guess=min)})
+    'You guess the rarest class: the most frequent one pays better.': dict(guess=min),
+    'You divide the *place* of the most frequent class (argmax); its count (max) is wanted.':
+        dict(place=True)})
 
 # %% ../nbs/19_exercises.ipynb #unpad
-def _unpad(square, hw, turned=False, up=True, where='middle', cut=round):
+def _unpad(square, hw, turned=False, up=True, where='middle', cut=round,
+           late=False):
     "The part of a square that holds the image."
     h, w = hw[::-1] if turned else hw
     size = len(square)
     nh, nw = max(1, cut(h * size / max(h, w))), max(1, cut(w * size / max(h, w)))
     top, left = (((size - nh) // 2, (size - nw) // 2) if where == 'middle' else (0, 0) if where
                  == 'first' else (size - nh, size - nw))
+    if late:
+        top, left = (size - nh + 1) // 2, (size - nw + 1) // 2
+    if up == 'negative':
+        return square[top:-top, left:-left]
     if not up:
         return (square[top:size - top or None, left:size - left or None] if where
                 == 'middle' else square)
@@ -348,17 +400,25 @@ EXERCISES['02_unpad'] = Exercise(_unpad, cases=lambda: [
     'one more: take new_h rows from `top` on.': dict(up=False),
     'The new side is rounded to the nearest whole pixel; you cut the fraction off.':
         dict(cut=math.floor),
-    'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil)})
+    'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil),
+    'Where nothing is missing, `top` is 0, and a slice that ends at -0 is empty: take new_h rows '
+    'from `top` on.': dict(up='negative'),
+    'Of an odd number of missing rows the *far* border has one more: round the near one down.':
+        dict(late=True)})
 
 # %% ../nbs/19_exercises.ipynb #growth
-def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False):
+def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False, less=False,
+            undivided=False):
     "Area of the upright box around a turned box, over the area of the box."
     a = degrees if radians else math.radians(degrees)
     c, s = (math.cos(a), math.sin(a)) if bare else (abs(math.cos(a)), abs(math.sin(a)))
     if minus:
         s = -s
     new_w, new_h = w * c + h * s, w * s + h * c
-    return new_w / w if side else new_w * new_h / (w * h)
+    if side:
+        return new_w / w
+    area = new_w * new_h
+    return area if undivided else area / (w * h) - (1 if less else 0)
 
 EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     (10, 10, 0), (20, 20, 45), (10, 30, 90), (20, 80, 10), (20, 80, -10), (20, 80, 100),
@@ -366,17 +426,24 @@ EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     'math.sin and math.cos take radians: math.radians turns degrees into them.': dict(radians=True),
     'The parts add up: width times cosine *and* height times sine.': dict(minus=True),
     'A cosine or a sine may be negative; a length is not. Take absolute values.': dict(bare=True),
-    'That is how much wider it gets. The growth of the *area* is wanted.': dict(side=True)})
+    'That is how much wider it gets. The growth of the *area* is wanted.': dict(side=True),
+    'That is the share *by which* the area grows; the ratio of the two areas is 1 more.':
+        dict(less=True),
+    'That is the new area. It is wanted as a multiple of the old one: divide by w * h.':
+        dict(undivided=True)})
 
 # %% ../nbs/19_exercises.ipynb #turn
-def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False):
+def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False,
+                  half=False):
     "Boxes of an image that is turned clockwise by a quarter."
     h, w = hw
     if by == 'width':
         h, w = w, h
     out = []
     for x1, y1, x2, y2 in boxes.tolist():
-        if flip:
+        if half:
+            new = (w - x2, h - y2, w - x1, h - y1)
+        elif flip:
             new = (y1, x1, y2, x2)
         elif clockwise:
             new = ((h - last - y2, x1, h - last - y1, x2) if swap
@@ -398,20 +465,24 @@ EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
     'What was down is left now, and that is measured by the *height* of the old image; you took '
     'the width.': dict(by='width'),
     'You changed x for y and no more. That is a reflection, and writing would be mirrored.':
-        dict(flip=True)})
+        dict(flip=True),
+    'That is half a turn: after a quarter turn, what was a width is a height.': dict(half=True)})
 
 # %% ../nbs/19_exercises.ipynb #quarter
 def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=True, rule='area',
-                  share=.25, least=2):
+                  share=.25, least=2, squeeze=False, sign=1):
     "Boxes of an image that covers a quarter of a mosaic."
     (h, w), (x1, y1, x2, y2), out = hw, quarter, []
     scale = cover((x2 - x1) / w, (y2 - y1) / h)
-    dx, dy = ((x2 - x1 - w * scale) / 2, (y2 - y1 - h * scale) / 2) if centred else (0, 0)
+    across, down = ((x2 - x1) / w, (y2 - y1) / h) if squeeze else (scale, scale)
+    dx = sign * (x2 - x1 - w * across) / 2 if centred else 0
+    dy = sign * (y2 - y1 - h * down) / 2 if centred else 0
     if moved:
         dx, dy = dx + x1, dy + y1
     for b in boxes.tolist():
-        full = [b[0] * scale + dx, b[1] * scale + dy, b[2] * scale + dx, b[3] * scale + dy]
-        part = [max(full[0], x1), max(full[1], y1), min(full[2], x2), min(full[3], y2)]
+        full = [b[0] * across + dx, b[1] * down + dy, b[2] * across + dx, b[3] * down + dy]
+        part = [min(max(v, low), high)
+                for v, low, high in zip(full, (x1, y1, x1, y1), (x2, y2, x2, y2))]
         pw = part[2] - part[0]
         ph = part[3] - part[1]
         area = (full[2] - full[0]) * (full[3] - full[1])
@@ -440,7 +511,13 @@ EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
     'The visibility rule is missing: of a box that is cut, a quarter of the area must be left, and '
     '2 pixels each way.': dict(rule='touch'),
     'Compare areas at one scale: what is left of the scaled box, with the whole of the *scaled* '
-    'box.': dict(rule='square')})
+    'box.': dict(rule='square'),
+    'You cut the boxes and then give back all of them: only those that stay are wanted, '
+    '`cut[keep]`.': dict(rule='all'),
+    'You scale width and height by two factors, which squeezes the image: take the larger of the '
+    'two for both.': dict(squeeze=True),
+    'The image is moved the wrong way: what is too much hangs over *before* the quarter begins, so '
+    'half of it is subtracted.': dict(sign=-1)})
 
 # %% ../nbs/19_exercises.ipynb #iou
 def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True):
@@ -460,6 +537,8 @@ def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True)
         total = {'both': mine + other - inter, 'twice': mine + other,
                  'off twice': mine + other - 2 * inter,
                  'mine': mine, 'other': other, 'less': min(mine, other)}[union]
+        if guard == 'clamp':
+            total = max(total, 1e-7)
         ious.append(inter / total if total else 0. if guard else math.copysign(math.inf, inter)
                     if inter else math.nan)
     return torch.tensor(ious)
@@ -490,7 +569,12 @@ EXERCISES['03_iou'] = Exercise(_iou, most=40, cases=lambda: [
     'You divide by the smaller of the two areas. The union is what both cover together.':
         dict(union='less'),
     'Two boxes without area give 0 / 0, which is nan: keep the union above 0 before you divide.':
-        dict(guard=False)})
+        dict(guard=False),
+    'The overlap is still negative where boxes do not meet: clamp its width and height at 0; '
+    'clamping the union does not mend that.': dict(clamp='no', guard='clamp'),
+    'Clamp width and height of the overlap each, not their product: of boxes apart in both '
+    'directions both are negative, and two negatives make a plus.':
+        dict(clamp='product', guard='clamp')})
 
 # %% ../nbs/19_exercises.ipynb #voc
 def _voc_to_coco(boxes, shift=1, grow=1, form='corner'):
@@ -514,11 +598,13 @@ EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
         dict(grow=0),
     'The last two numbers are right and bottom edges: COCO wants width and height.':
         dict(form='edges'),
-    "COCO's box begins with its top left corner, not with its centre.": dict(form='centre')})
+    "COCO's box begins with its top left corner, not with its centre.": dict(form='centre'),
+    'The +1 is there twice: from edges that have been moved by 1 the width is a plain difference.':
+        dict(grow=2)})
 
 # %% ../nbs/19_exercises.ipynb #merge
 def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=True, strict=True,
-               order='falling', merge=True):
+               order='falling', merge=True, divide=True):
     "NMS whose winners become the mean of their group."
     s, out = scores.tolist(), []
     turn = sorted(range(len(s)), key={'falling': lambda i: -s[i], 'rising': lambda i: s[i],
@@ -533,9 +619,13 @@ def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=Tr
         if left:
             near = [i for i in near if i not in gone]
         gone |= {best, *near}
-        group = ([best] if winner else []) + near
+        group = ([best] if winner is True else []) + near
+        if winner == 'alone':
+            group = near or [best]
         weight = torch.tensor([s[i] if weighted else 1. for i in group])
-        mean = (boxes[group] * weight[:, None]).sum(0) / weight.sum()
+        mean = (boxes[group] * weight[:, None]).sum(0)
+        if divide:
+            mean = mean / weight.sum()
         out.append(mean if merge else boxes[best])
     return torch.stack(out)
 
@@ -557,11 +647,15 @@ EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     'A box that overlaps by exactly the threshold stays: only more than that joins the group.':
         dict(strict=False),
     'You begin with the lowest score: sort by falling score.': dict(order='rising'),
-    'You take the boxes as they come: go through them by falling score.': dict(order='given')})
+    'You take the boxes as they come: go through them by falling score.': dict(order='given'),
+    'Divide by the sum of the weights: without that, boxes shrink with their scores.':
+        dict(divide=False),
+    'The winner belongs to its group also where it has removed others: it has the largest weight.':
+        dict(winner='alone')})
 
 # %% ../nbs/19_exercises.ipynb #soft
 def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winner=False,
-              normal=False):
+              normal=False, sort=False):
     "Scores after Soft-NMS with a Gaussian."
     s, left, done = scores.tolist(), list(range(len(scores))), []
     fixed = sorted(left, key=lambda i: -s[i])
@@ -573,7 +667,7 @@ def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winne
             s[i] *= math.exp(-(ious[i]**2 if square else ious[i])
                              / (2 * sigma**2 if normal else sigma))
         done.append(best)
-    return torch.tensor(s)
+    return torch.tensor(sorted(s, reverse=True) if sort else s)
 
 EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     (torch.tensor([[0., 0, 4, 4], [1, 0, 5, 4]]), torch.tensor([.9, .8]), 0.3),
@@ -588,7 +682,8 @@ EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     'A box that has had its turn loses nothing more: weaken only those that are still left.':
         dict(taken=True),
     'The winner weakens itself, since its IoU with itself is 1: leave it out.': dict(winner=True),
-    'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True)})
+    'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True),
+    'The scores are right, but sorted: give them back in the order of the boxes.': dict(sort=True)})
 
 # %% ../nbs/19_exercises.ipynb #cells
 def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, own=True,
@@ -1078,13 +1173,18 @@ EXERCISES['07_place'] = Exercise(_place, cases=lambda: [
     'From the first of 100 steps to the last there are 99 strides: the last step has the number '
     'steps - 1.': dict(gaps=False),
     'A rate may lie between two steps: do not round.': dict(whole=True),
+    'Steps are counted from 0: the first rate is at step 0, not 1.': lambda lr, a, b, n:
+        math.log(lr / a) / math.log(b / a) * (n - 1) + 1,
+    'That is the share of the way, from 0 to 1: multiply it by the number of strides.':
+        lambda lr, a, b, n: math.log(lr / a) / math.log(b / a),
     'The ramp begins at min_lr: it is lr / min_lr whose logarithm counts.': lambda lr, a, b, n:
         math.log(lr) / math.log(b / a) * (n - 1),
     'The way goes from min_lr to max_lr: divide by ln(max_lr / min_lr), not by '
     'ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1)})
 
 # %% ../nbs/19_exercises.ipynb #both
-def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, twice=False):
+def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, front=True,
+                 twice=False):
     "The mean of a running average from the left and one from the right."
     def one(values):
         average, out = 0., []
@@ -1097,6 +1197,8 @@ def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, 
         return one(left[::-1])[::-1]
     if not back:
         return left
+    if not front:
+        return one(losses[::-1])[::-1]
     right = one(losses[::-1])[::-1 if turned else 1]
     return [(a + b) / (2 if mean else 1) for a, b in zip(left, right)]
 
@@ -1109,6 +1211,8 @@ EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
         dict(turned=False),
     'Take the mean of the two halves, not their sum.': dict(mean=False),
     'The backward half is missing: smooth the losses in reverse order, too.': dict(back=False),
+    'The forward half is missing: that is the average from the right alone.':
+        dict(front=False),
     'You smooth what is smoothed already: the backward half goes over the losses themselves.':
         dict(twice=True)})
 
@@ -1154,8 +1258,9 @@ EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
     'It ends at a 10,000th of where it *started*, and that was a 25th of the peak.':
         dict(end=25e-4),
     'It ends at a 10,000th of where it started, small but not zero.': dict(end=0),
-    'Steps are counted from 0: the peak is at step warmup * steps - 1.': dict(top=0),
-    'Steps are counted from 0: the last one is steps - 1, and there the fall ends.': dict(last=0)})
+    'The peak is at step warmup * steps - 1, since steps are counted from 0.': dict(top=0),
+    'The last step is steps - 1, since steps are counted from 0, and there the fall ends.':
+        dict(last=0)})
 
 # %% ../nbs/19_exercises.ipynb #average
 def _start_left(updates, decay, warm=True, pick=min, first=1, came=False):
@@ -1172,7 +1277,9 @@ EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [
     'Updates are counted from 1: the first keeps min(decay, 2 / 11).': dict(first=0),
     'That is what has come in: what is left of the start is the rest.': dict(came=True),
     'What one update keeps, the next keeps a share of: multiply them all.': lambda n, d:
-        min(d, (1 + n) / (10 + n)) if n else 1.})
+        min(d, (1 + n) / (10 + n)) if n else 1.,
+    'Each update keeps a share of its own: multiply them, and do not take a power of the last.':
+        lambda n, d: min(d, (1 + n) / (10 + n))**n})
 
 # %% ../nbs/19_exercises.ipynb #left
 def _still_to_come(n, size, seed, epoch, batches, by='both', skip='images', part='rest',
@@ -1191,7 +1298,7 @@ EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [
     'So many *batches* were seen, of `size` images each: leave batches * size out.':
         dict(skip='batches'),
     'Those are the images that it has had; the others are wanted.': dict(part='seen'),
-    'In the order of the epoch: do not sort.': dict(order=False)})
+    'In the order of the epoch: do not sort.': dict(order=False)}, leaves_random=True)
 
 # %% ../nbs/19_exercises.ipynb #spikes
 def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=0, at_least=False):
@@ -1201,7 +1308,8 @@ def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=
         window = losses[max(0, i - last + late):i + late]
         if len(window) < last and not early or not window:
             continue
-        middle = sum(window) / len(window) if of == 'mean' else window[-1]
+        middle = {'mean': sum(window) / len(window), 'median': statistics.median(window),
+                  'last': window[-1]}[of]
         if loss > factor * middle or at_least and loss == factor * middle:
             found.append(i + offset)
     return found
@@ -1210,15 +1318,20 @@ def _loss_lists():
     flat = [1.] * 10
     return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), (flat + [1.9, 3.5], 2.),
             ([5., 20.] + flat + [3., 12.], 2.),
-            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.)]
+            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.),
+            ([1.] * 9 + [11., 3., 5.], 2.)]
 
 EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
     'Compare with the ten steps *before*: the new loss is among those that you average.':
         dict(late=True),
     'The first ten steps are never spikes: wait until there are ten losses.': dict(early=True),
     'Compare with the mean of the ten before, not with the last one alone.': dict(of='last'),
+    'Compare with the *mean* of the ten before, not with their median.': dict(of='median'),
     'Ten steps, no more: forget the older ones.': dict(last=11),
-    'Steps are counted from 0, as `batch_idx` does.': dict(offset=1),
+    'Steps are counted from 0: after the first, `trainer.global_step` is 1 already.':
+        dict(offset=1),
+    '`batch_idx` starts again in each epoch: the number of a step over the whole run follows from '
+    '`trainer.global_step`.': lambda losses, factor: [i % 7 for i in _spikes(losses, factor)],
     'More than `factor` times, not as much as that.': dict(at_least=True)})
 
 # %% ../nbs/19_exercises.ipynb #port
@@ -1242,10 +1355,14 @@ def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False):
 
 def _port_cases():
     draw = torch.Generator().manual_seed(1)
-    sizes = ((1, 1), (3, 1), (3, 4))  # batches, epochs
-    return [([(torch.randn(4, 2, generator=draw), torch.randn(4, 1, generator=draw))
-              for _ in range(n)], epochs)
-            for n, epochs in sizes]
+    cases = []
+    for batches, images, epochs in ((1, 1, 1), (2, 1, 2), (3, 4, 4)):  # small ones can be read
+        data = []
+        for _ in range(batches):
+            data.append((torch.randn(images, 2, generator=draw),
+                         torch.randn(images, 1, generator=draw)))
+        cases.append((data, epochs))
+    return cases
 
 EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The schedule steps once an epoch in the loop: that is what Lightning does unless `interval` '
@@ -1255,25 +1372,36 @@ EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The loop takes absolute errors, not squares.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #curve
-def _verdict(run, low='A', leak='B', over='C', high='D'):
-    "What is the matter with one of four runs."
-    return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}[run]
+_VERDICTS = {'A': 'rate too low', 'B': 'val leaked', 'C': 'overfits', 'D': 'rate too high'}
+_HOW_TO_TELL = {
+    'rate too low': 'with too low a rate both curves creep down together and are far from done.',
+    'val leaked': 'with a leak on so few images the result is too good to be true, the '
+                  'validation loss follows the training loss all the way down.',
+    'overfits': 'there the training loss falls while the validation loss turns and climbs.',
+    'rate too high': 'with too high a rate the losses leap about and do not fall.'}
 
-EXERCISES['08_curve'] = Exercise(_verdict,
-                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)], mistakes={
-    'B and C have changed places: which curve lies above the other? In a leak it is the training '
-    'loss, since augmented images are harder.':
-        dict(leak='C', over='B'),
-    'A and D have changed places: too high a rate leaps, too low a rate creeps.':
-        dict(low='D', high='A'),
-    'A and C have changed places: in which of them does the training loss fall?':
-        dict(low='C', over='A'),
-    'A and B have changed places: in which of them does the training loss fall?':
-        dict(low='B', leak='A')})
+def _verdict(run, moved=None):
+    "What is the matter with one of four runs; `moved`, runs whose verdicts have changed places."
+    return (moved or _VERDICTS)[run]
+
+def _misread():
+    "Every wrong order of the four verdicts, with what would be seen if they were right."
+    mistakes = {}
+    for order in itertools.permutations(_VERDICTS.values()):
+        moved = dict(zip(_VERDICTS, order))
+        wrong = [run for run in moved if moved[run] != _VERDICTS[run]]
+        if wrong:
+            hint = ' '.join(f'{run} is not {moved[run]!r}: {_HOW_TO_TELL[moved[run]]}'
+                            for run in wrong)
+            mistakes[hint] = dict(moved=moved)
+    return mistakes
+
+EXERCISES['08_curve'] = Exercise(_verdict, mistakes=_misread(),
+                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)])
 
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1,
-              first=False):
+              first=False, late=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
     taken, out = set(), []
     for row in iou.tolist():
@@ -1282,8 +1410,10 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
                 else max(able, key=row.__getitem__, default=None))
         if best is None or not (row[best] > threshold if strict else row[best] >= threshold):
             out.append(0)
-        elif difficult[best] and hard is not None:
+        elif difficult[best] and hard is not None and not (late and best in taken):
             out.append(hard)
+            if late:  # a mistake: a difficult object is never taken
+                taken.add(best)
         elif best in taken and once:
             out.append(0)
         else:
@@ -1293,6 +1423,15 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
 
 def _lot(n, m, seed):
     return torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
+
+def _by_object(iou, difficult, threshold):
+    "A wrong way: each object chooses the detection that overlaps it most."
+    out = torch.zeros(len(iou), dtype=torch.int64)
+    for m in range(iou.shape[1]):
+        best = int(iou[:, m].argmax())
+        if iou[best, m] >= threshold:
+            out[best] = -1 if difficult[m] else 1
+    return out
 
 EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     (torch.tensor([[.9, 0], [.8, .1]]), torch.tensor([False, False]), .5),
@@ -1311,6 +1450,10 @@ EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     'A detection whose object is difficult is ignored, -1; you call it false.': dict(hard=0),
     'You forgot the difficult objects: a detection that looks at one is ignored, -1.':
         dict(hard=None),
+    'Ask first whether the object is difficult, then whether it is taken: a difficult object '
+    'can be looked at any number of times.': dict(late=True),
+    'Go through the detections, best score first, and not through the objects: an object goes to '
+    'the first detection that looks at it, not to the one that overlaps it most.': _by_object,
     'A detection looks at the object that it overlaps *most*, not at the first that is near '
     'enough.': dict(first=True)})
 
@@ -1325,6 +1468,21 @@ def _area_ap(hits, positives, envelope='right', over='positives', steps='hits'):
     below = {'positives': positives, 'hits': sum(hits), 'all': len(hits)}[over]
     return total / below if below else 0.
 
+def _precision_recall(hits, positives):
+    hits = hits.float()
+    return hits.cumsum(0) / torch.arange(1, len(hits) + 1), hits.cumsum(0) / positives
+
+def _trapezoids(hits, positives):
+    precision, recall = _precision_recall(hits, positives)
+    return torch.trapezoid(precision, recall).item()
+
+def _eleven(hits, positives):
+    "VOC's average over eleven recalls, as the devkit took it until 2009."
+    precision, recall = _precision_recall(hits, positives)
+    best = [precision[recall >= k / 10 - 1e-6].max() if bool((recall >= k / 10 - 1e-6).any())
+            else torch.tensor(0.) for k in range(11)]
+    return torch.stack(best).mean().item()
+
 EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     (torch.tensor([True, False, True]), 2), (torch.tensor([True, False, False, True, True]), 3),
     (torch.tensor([True, True]), 4),
@@ -1337,7 +1495,11 @@ EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     'any later hit*.': dict(envelope=None),
     'Your running maximum comes from the left, the wrong end: what counts is the best precision '
     'from here on.': dict(envelope='left'),
-    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all')})
+    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all'),
+    'You join the points of the curve by straight lines (trapezoids). VOC takes rectangles under '
+    'the envelope.': _trapezoids,
+    'That is the mean over eleven recalls. Here the exact area is wanted: a rectangle for each '
+    'hit.': _eleven})
 
 # %% ../nbs/19_exercises.ipynb #threshold
 def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False):
@@ -1354,6 +1516,15 @@ def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, al
         if value > best + 1e-12 or last and value > best - 1e-12:
             best, at = value, s
     return at
+
+def _best_f1(scores, hits, positives):
+    shown = scores >= _best_threshold(scores, hits, positives)
+    return 2 * int(hits[shown].sum()) / (int(shown.sum()) + positives)
+
+def _place_of_best(scores, hits, positives):
+    order = scores.argsort(descending=True, stable=True)
+    best = scores[order] == _best_threshold(scores, hits, positives)
+    return int(best.nonzero()[0])
 
 EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2),
@@ -1372,14 +1543,19 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     'That is where precision times recall is largest: F1 divides by their sum.': dict(by='product'),
     'Of several that are equally good the highest score is wanted.': dict(last=True),
     'Detections of equal score are shown together: count them all before you ask.':
-        dict(alone=True)})
+        dict(alone=True),
+    'That is the best F1 itself. The score from which on it is reached is wanted.': _best_f1,
+    'That is the place of the score in the list. The score itself is wanted.': _place_of_best})
 
 # %% ../nbs/19_exercises.ipynb #error-name
 def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
-                swap=False, strict=False, faint=True):
+                swap=False, strict=(), faint=True, fixed=False):
     "The type of a false detection."
+    if fixed:
+        tf, tb = .5, .1
     def near(v, t):
-        return v > t if strict else v >= t
+        exact = 'tf' if t == tf else 'tb'
+        return v > t if exact in strict else v >= t
     tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf),
              'duplicate': near(same, tf), 'both': near(other, tb)}
     name = next((t for t in ask if tests[t]), 'background')
@@ -1387,9 +1563,10 @@ def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicat
         name = 'background'
     return {'location': 'class', 'class': 'location'}.get(name, name) if swap else name
 
-EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in (
+EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [
     (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1),
-    (.5, 0.), (0., .5), (.05, .05), (.2, .3))], mistakes={
+    (.5, 0.), (0., .5), (.05, .05), (.2, .3), (.3, 0., .2, .05), (.05, 0., .5, .02),
+    (0., .3, .25, .1)], mistakes={
     'Location and class have changed places: the right class in the wrong place is a location '
     'error.': dict(swap=True),
     'Location is asked before class: a box that overlaps an object of its own class somewhat needs '
@@ -1398,7 +1575,11 @@ EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [(s, o) for s, o in 
     'Class is asked before duplicate: a box that lies well on an object of another class, too, '
     'gets the other name.':
         dict(ask=('location', 'duplicate', 'class', 'both')),
-    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.': dict(strict=True),
+    'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.':
+        dict(strict=('tf', 'tb')),
+    'Exactly 0.5 is enough for a hit: it is no location error any more, and with another class it '
+    'is a class error.': dict(strict=('tf',)),
+    'Use the arguments tf and tb, not 0.5 and 0.1.': dict(fixed=True),
     'A box that overlaps another class by tb or more is no background: it is wrong in both ways.':
         dict(faint=False)})
 
@@ -1426,13 +1607,16 @@ EXERCISES['09b_rates'] = Exercise(_rates, cases=lambda: [
     'Background is no class: the answer has a column less than the matrix.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #even-ece
-def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False):
+def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=False, mean=True,
+              turned=False):
     "Calibration error over bins with equally many detections."
     s, h = scores.tolist(), [float(x) for x in hits.tolist()]
     if sort:
         if sort == 'both':
             h = [y for _, y in sorted(zip(s, h), key=lambda r: r[0])]
         s = sorted(s)
+    if turned:
+        bins = len(s) // bins
     n = len(s) // bins
     cut = [(s[k*n:(k + 1)*n], h[k*n:(k + 1)*n]) for k in range(bins)]
     if width:
@@ -1441,7 +1625,10 @@ def _even_ece(scores, hits, bins=10, sort='both', gap='bin', size=True, width=Fa
     gaps = [(sum(x - y for x, y in zip(a, b)), len(a)) for a, b in cut if a]
     if gap == 'each':
         return sum(abs(x - y) for x, y in zip(s, h)) / len(s)
-    return sum(abs(g) if size else g for g, _ in gaps) / len(s)
+    if size == 'after':
+        return abs(sum(g for g, _ in gaps)) / len(s)
+    total = sum(abs(g) if size else g for g, _ in gaps)
+    return total / len(s) if mean else total / n
 
 EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
     (torch.tensor([.2, .9, .4, .7]), torch.tensor([False, True, True, True]), 2),
@@ -1453,6 +1640,12 @@ EXERCISES['09b_ece'] = Exercise(_even_ece, cases=lambda: [
         dict(gap='each'),
     'A bin that says too much does not make up for one that says too little: take the absolute '
     'value of each gap.': dict(size=False),
+    'The absolute value comes before the mean: you take it of the mean, and gaps of different '
+    'signs have cancelled by then.': dict(size='after'),
+    'All bins weigh the same, and their weights add up to 1: take the mean of the gaps, not their '
+    'sum.': dict(mean=False),
+    'Each row should be one bin: reshape to (bins, detections in a bin), not the other way round.':
+        dict(turned=True),
     'These are bins of equal width. Here each bin has equally many detections.': dict(width=True)})
 
 # %% ../nbs/19_exercises.ipynb #layer
@@ -1488,7 +1681,7 @@ EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #why
 def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True,
-                likeliest=False, early=False):
+                likeliest=False, early=False, alone=False):
     "What was wrong, at the places that should have found an object."
     if first:
         raw, iou = raw[:1], iou[:1]
@@ -1505,6 +1698,8 @@ def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, 
         return 'class'
     if (mine & good).any() if same else mine.any() and good.any():
         return 'silenced'
+    if alone:
+        other = (obj > t).any()
     return 'box' if mine.any() else 'class' if other else 'objectness'
 
 def _places(*rows):
@@ -1532,6 +1727,8 @@ EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
     'Score and overlap must be good at the *same* place.': dict(same=False),
     'The likeliest class may be wrong where nothing is seen at all: `class` needs another class '
     'with a *score* above t.': dict(likeliest=True),
+    'You tell `class` from `objectness` by the objectness alone. Where it is high and no class has '
+    'a score above t, the answer is still `objectness`.': dict(alone=True),
     'Ask for the right class first: if one place scores above t for it, the class is not what was '
     'wrong.': dict(early=True)})
 
@@ -1590,11 +1787,13 @@ EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #spy
 def _spied(place, x, swapped=False, late=False, kept=False, graph=False, left=False,
-           careless=False):
+           careless=False, packed=False):
     "What goes into a layer of a small network and comes out of it, and how many hooks are left."
     weights = [torch.full(shape, i - 1.5) for i, shape in enumerate(((2, 2), (2,), (1, 2), (1,)))]
     if x.shape[-1] != 2:
         return {'in': None, 'out': None, 'graph': False, 'a hook is left': left or careless}
+    if packed:
+        return {'in': 'a tuple'}
     first = x @ weights[0].T + weights[1]
     middle = first.relu()
     last = middle @ weights[2].T + weights[3]
@@ -1612,6 +1811,8 @@ def _spy_cases():
     return [(2, x), (0, x), (1, x), (1, torch.ones(1, 3))]
 
 EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
+    'A hook gets the inputs as a tuple, even if there is only one: take the first of it.':
+        dict(packed=True),
     'First what went in, then what came out.': dict(swapped=True),
     'A layer that works in place has overwritten its input when a forward hook is called: '
     'take the input before the layer runs.': dict(late=True),
@@ -1623,7 +1824,8 @@ EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
     'remove it whatever happens.': dict(careless=True)})
 
 # %% ../nbs/19_exercises.ipynb #names
-def _free_names(names, fold=True, given=True, first=2, rename_first=False):
+def _free_names(names, fold=True, given=True, first=2, rename_first=False, pile=False,
+                small=False):
     "Names that do not collide, in the order of the wanted ones."
     taken, asked, out = set(), {}, []
     key = str.lower if fold else str
@@ -1637,9 +1839,9 @@ def _free_names(names, fold=True, given=True, first=2, rename_first=False):
             n, new = 2, f'{name}-1'
         while given and key(new) in taken:
             n += 1
-            new = f'{name}-{n + first - 2 - rename_first}'
+            new = f'{new if pile else name}-{n + first - 2 - rename_first}'
         taken.add(key(new))
-        out.append(new)
+        out.append(new.lower() if small else new)
     return out
 
 EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n in (
@@ -1648,15 +1850,17 @@ EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n 
     'A name that you have given out may be wanted later, or the other way round: look whether a '
     'name is taken, not how often it was asked for.': dict(given=False),
     'The second of a name gets -2.': dict(first=1),
+    'Compare in small letters, but give the name as it was wanted.': dict(small=True),
+    'The number follows the wanted name: the third dog is dog-3, not dog-2-3.': dict(pile=True),
     'The first of a name stays as it is.': dict(rename_first=True)})
 
 # %% ../nbs/19_exercises.ipynb #header
-def _darknet_header(data, wide=None, order='little', start=12, at=None):
+def _darknet_header(data, wide=None, order='little', start=12, at=None, more=False):
     "What the first bytes of a weights file say."
     def number(i, n):
         return int.from_bytes(data[i:i + n], order)
     major, minor = number(0, 4), number(4, 4)
-    n = wide or (8 if 10*major + minor >= 2 else 4)
+    n = wide or (8 if 10*major + minor >= (3 if more else 2) else 4)
     return major, minor, number(start, n), at if at else start + n
 
 EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
@@ -1664,47 +1868,60 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
     (0, 1, 0, 7, 9), (0, 2, 5, 32013312, 0), (0, 2, 0, 0, 1), (1, 0, 3, 5, 6))], mistakes={
     'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
     'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
+    'Version 0.2 itself has the counter of 64 bits: at least 2, not more than 2.': dict(more=True),
     'The numbers are stored with their little end first.': dict(order='big'),
     'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
     'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
 
 # %% ../nbs/19_exercises.ipynb #batches
 def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True,
-                  alone=True):
+                  alone=True, closed_empty=False, none_is_one=False, exactly=True):
     "Batches that keep both limits, in the order of the images."
     out, part, total = [], [], 0
     for i, size in enumerate(sizes):
         if not alone and size > pixels:
             continue
-        full = (by_number and len(part) == most or by_pixels and total
-                + (size if early else 0) > pixels)
-        if part and full:
+        more = total + (size if early else 0)
+        too_many = more > pixels if exactly else more >= pixels
+        full = by_number and len(part) == most or by_pixels and too_many
+        if full and (part or closed_empty):
             out, part, total = out + [part], [], 0
         part, total = part + [i], total + size
-    return out + [part] if part and last else out
+    return out + [part] if (part or none_is_one and not sizes) and last else out
 
 EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
     ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9),
-    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18)], mistakes={
+    ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18), ([20, 1], 3, 9),
+    ([], 3, 9)], mistakes={
     'The last batch is still open when the loop ends: give it too.': dict(last=False),
     'Ask before you add: with this image the batch would have too many pixels.':
         dict(early=False),
+    'A batch is empty: the first image is too large, and you close a batch that holds nothing yet.':
+        dict(closed_empty=True),
+    'No images make no batch: for an empty list give an empty list.': dict(none_is_one=True),
+    'Exactly `pixels` pixels are allowed: a batch is full only above it.': dict(exactly=False),
     'A batch has at most `most` images.': dict(by_number=False),
     'A batch has at most `pixels` pixels, unless it is one image alone.': dict(by_pixels=False),
     'An image that is too large for any batch gets one of its own: it must not get lost.':
         dict(alone=False)})
 
 # %% ../nbs/19_exercises.ipynb #int8
-def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False):
+def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False,
+              wrap=False, whole=None):
     "A kernel in 8 bits, with one scale a channel that leaves."
     w = weight.transpose(0, axis)
     size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
     scale = size/top
+    if whole:
+        scale = scale.amax().expand(len(scale)).clone()
     if guard:
         scale = scale.where(size != 0, torch.ones_like(scale))
     q = w/scale.view(-1, 1, 1, 1)
     q = q.round() if nearest else q.trunc()
-    q = q.clamp(-128, 127).nan_to_num(0).to(torch.int8).transpose(0, axis)
+    q = (q + 128) % 256 - 128 if wrap else q.clamp(-128, 127)
+    q = q.nan_to_num(0).to(torch.int8).transpose(0, axis)
+    if whole == 'one number':
+        scale = scale[0]
     return q, 1/scale if inverse else scale
 
 EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
@@ -1715,6 +1932,14 @@ EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
                      -1, 1, 1, 1),)], mistakes={
     'The scales belong to the channels that *leave* the convolution, the first axis.': dict(axis=1),
     'The largest weight becomes 127: 128 does not fit into int8.': dict(top=128),
+    'The largest weight becomes 127: 128 does not fit into int8, and comes out as -128.':
+        dict(top=128, wrap=True),
+    'One scale for the whole kernel is too coarse: each channel that leaves has its own.':
+        dict(whole='the same'),
+    'One scale for the whole kernel is too coarse: give (nf,) scales, one for each channel that '
+    'leaves.': dict(whole='one number'),
+    'The largest weight without its sign: a channel may have its largest below zero, and what is '
+    'more than 127 comes out as something else.': dict(signed=True, wrap=True),
     'Round to the nearest whole number; cutting off costs half a step on average.':
         dict(nearest=False),
     'A channel that is zero throughout has the scale 0, and dividing by it gives no numbers: take '
@@ -1775,14 +2000,21 @@ EXERCISES['11b_coco'] = Exercise(_to_coco, _coco_cases, mistakes={
     'x comes before y, and width before height.': dict(swap=True)})
 
 # %% ../nbs/19_exercises.ipynb #app-threshold
-def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision'):
+def _threshold_for(scores, right, least, above=False, first=False, lowest=True, share='precision',
+                   strict=False, one_by_one=False):
     "The smallest score threshold at which the shown boxes are precise enough."
+    if one_by_one:
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        shown = [[float(scores[i]), float(right[order[:n]].float().mean())]
+                 for n, i in enumerate(order, 1)]
+        return min((t for t, precision in shown if precision >= least), default=None)
     good = []
     for t in sorted(set(scores.tolist()), reverse=True):
         shown = scores > t if above else scores >= t
         hits = int((shown & right).sum())
         whole = int(shown.sum()) if share == 'precision' else int(right.sum())
-        if whole and hits/whole >= least:
+        enough = whole and (hits/whole > least if strict else hits/whole >= least)
+        if enough:
             good.append(t)
         elif first:
             break
@@ -1796,11 +2028,14 @@ def _threshold_cases():
     return [case([.9, .5], [1, 0], .6), case([.9, .5], [1, 0], .5), case([.9], [0], .5),
             case([.9, .8, .7, .6, .5], [1, 0, 1, 1, 0], .7), case([.5, .5, .2], [0, 1, 1], .6),
             case([.8, .7, .6], [1, 1, 1], 1.), case([.6, .6, .4, .3], [1, 0, 0, 0], .5),
-            case([.9, .7, .4], [1, 1, 0], .65)]
+            case([.9, .7, .4], [1, 1, 0], .65), case([.9, .5, .5], [1, 1, 0], .9)]
 
 EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes={
     'A box that scores just as much as the threshold is shown: at least t, not above it.':
         dict(above=True),
+    'A precision of exactly `least` is enough.': dict(strict=True),
+    'Boxes of equal score are shown together or not at all: judge a threshold by all of them.':
+        dict(one_by_one=True),
     'The first failure from above does not end the search: right boxes may follow.':
         dict(first=True),
     'That is the largest such score; the smallest shows more boxes.': dict(lowest=False),
@@ -1808,15 +2043,20 @@ EXERCISES['11b_threshold'] = Exercise(_threshold_for, _threshold_cases, mistakes
     'precision is the share of the shown boxes that are right.': dict(share='recall')})
 
 # %% ../nbs/19_exercises.ipynb #app-again
-def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou'):
+def _find_again(box, label, boxes, labels, kind=True, base=1, least=.5, first=False, by='iou',
+                exact=True):
     "The number of the box that was chosen, among new boxes; 0 where it is gone."
     x1, y1, x2, y2 = box.tolist()
     best, found = -1., 0
+    if not len(boxes) and exact == 'argmax':
+        return int(torch.zeros(0).argmax())
+    if not len(boxes) and exact == 'max':
+        return int(torch.zeros(0).max())
     for n, ((a, b, c, d), kind_of_box) in enumerate(zip(boxes.tolist(), labels.tolist()), base):
         both = max(0, min(x2, c) - max(x1, a))*max(0, min(y2, d) - max(y1, b))
         one, other = (x2 - x1)*(y2 - y1), (c - a)*(d - b)
         share = both/{'iou': one + other - both, 'own': one}[by]
-        if kind and kind_of_box != label or share < least:
+        if kind and kind_of_box != label or share < least or share == least and not exact:
             continue
         if share > best and not (first and found):
             best, found = share, n
@@ -1836,6 +2076,11 @@ EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [
     'Numbers begin with 1 on the page, and with 0 in Python.': dict(base=0),
     'There must be an IoU of 0.5 at least: otherwise the box is gone, and the answer is 0.':
         dict(least=1e-9),
+    'An IoU of exactly 0.5 is enough.': dict(exact=False),
+    'With no boxes at all there is no largest overlap: `argmax` of nothing is an error. The answer '
+    'is then 0.': dict(exact='argmax'),
+    'With no boxes at all there is no largest overlap: `max` of nothing is an error. The answer '
+    'is then 0.': dict(exact='max'),
     'That is the first one that overlaps enough; asked for is the one that overlaps most.':
         dict(first=True),
     'A large box around everything would always win: divide by the union, not by the area of the '

@@ -134,6 +134,7 @@ class Deployed(nn.Module):
             side = torch.arange(size//stride).float()
             y, x = torch.meshgrid(side, side, indexing='ij')
             anchors = model.anchors[scale].reshape(3, 1, 1, 2).clone()
+            # buffers move to the device with the network; not persistent: not among its weights
             self.register_buffer(f'corner{scale}', torch.stack([x, y], -1), persistent=False)
             self.register_buffer(f'anchor{scale}', anchors, persistent=False)
 
@@ -142,6 +143,7 @@ class Deployed(nn.Module):
         corner = getattr(self, f'corner{scale}')  # (rows, cols, 2)
         anchor = getattr(self, f'anchor{scale}')  # (3, 1, 1, 2)
         centre = (pred[..., :2].sigmoid() + corner)*STRIDES[scale]
+        # no box is more than MAX_STRETCH times as large as its anchor, as in `decode`
         wh = pred[..., 2:4].clamp(max=math.log(MAX_STRETCH)).exp()*anchor
         logits = pred[..., 5:]
         classes = logits.sigmoid() if self.activation == 'sigmoid' else logits.softmax(-1)
@@ -160,7 +162,8 @@ class Deployed(nn.Module):
 
 # %% ../nbs/11_export.ipynb #largest_difference
 def _difference(x, y):
-    x, y = torch.as_tensor(x).double(), torch.as_tensor(y).double()
+    x = torch.as_tensor(x).double()
+    y = torch.as_tensor(y).double()
     relative = (x - y).abs()/y.abs().clamp(min=1)
     return float(relative.nan_to_num(nan=math.inf).max())
 
@@ -183,6 +186,7 @@ def write_beside(
     try:
         with folder_beside(file) as beside:
             yield beside
+            # the file itself is moved last (False sorts before True): when it is there, all is
             for made in sorted(beside.iterdir(), key=lambda path: path.name == file.name):
                 made.replace(file.parent/made.name)
     except OSError as e:
@@ -210,7 +214,7 @@ def _onnx_program(net, size, outputs):
             dynamic_shapes=({0: torch.export.Dim('batch', min=1)},), dynamo=True, verbose=False)
 
 def _gap_to_onnx(file, net, size):
-    "The largest difference between ONNX Runtime and PyTorch, over batches of one and of three."
+    "The largest difference to PyTorch, on noise (harder than images), in batches of 1 and 3."
     import onnxruntime
     session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
     gaps = []
