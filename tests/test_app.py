@@ -4,6 +4,7 @@ by a real browser and by gradio_client; and a second one with short limits, for 
 Needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver); without them
 the tests in the browser are skipped, and say so.
 `YOLOV3_SCREENSHOTS=nbs/images pytest tests/test_app.py` also writes the figure of chapter 11b."""
+import ast
 import asyncio
 import base64
 import csv
@@ -21,6 +22,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 import numpy as np
 import pytest
@@ -38,6 +40,8 @@ from yolov3_nb.model import YOLOv3
 from yolov3_nb.space import make_space
 
 ROOT = Path(__file__).resolve().parent.parent
+LOOK = (Path(__file__).parent/'site_look.js').read_text(encoding='utf-8')
+LOOK = LOOK.split('const started')[0] + 'overflow(); contrast(); done(bad);'
 PATIENCE = 90  # seconds, on a machine that does other things too
 KEEP, IDLE, UPLOAD = 12, 3, 4  # seconds, of the app with short limits
 SHORT = f'''from yolov3_nb.app import LIMITS, serve
@@ -352,6 +356,42 @@ def test_the_space_holds_this_library_and_these_weights(space):
     for name in ('config.json', 'model.safetensors'):
         ours = (ROOT/'weights'/'toy'/name).read_bytes()
         assert (space/'weights'/name).read_bytes() == ours
+    photographs = {f.name for f in (ROOT/'nbs'/'images'/'photos').iterdir() if f.is_file()}
+    assert {f.name for f in (space/'photographs').iterdir()} == photographs
+    assert {'cat.jpg', 'SOURCES.md'} <= photographs
+
+
+EXPORT_ONLY = {'onnxruntime', 'onnxscript'}  # the app writes no ONNX file
+
+
+def imports_of(module, seen):
+    "The packages that a module of the library imports anywhere, and those that come with it."
+    seen.add(module)
+    names, tree = set(), ast.parse((ROOT/'yolov3_nb'/f'{module}.py').read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split('.')[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split('.')[0])
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level and node.module not in seen:
+            names |= imports_of(node.module, seen)
+    return names
+
+
+def test_the_requirements_cover_each_import_of_the_app():
+    "What the app's modules import is in requirements.txt, or comes with Gradio, which is."
+    def plain(name):
+        return re.split('[^a-z0-9-]', name.lower().replace('_', '-'))[0]
+    seen = set()
+    foreign = imports_of('app', seen) - set(sys.stdlib_module_names) - {'yolov3_nb'} - EXPORT_ONLY
+    assert {'model', 'augment', 'gradcam', 'guards'} <= seen
+    assert {'torch', 'cv2', 'PIL', 'pytorch_grad_cam', 'gradio', 'uvicorn', 'fastapi'} <= foreign
+    told = {plain(line) for line in (ROOT/'spaces'/'requirements.txt').read_text().splitlines()}
+    told |= {plain(need) for need in requires('gradio') if 'extra ==' not in need}
+    owners = packages_distributions()
+    missing = {name for name in foreign if not {plain(d) for d in owners[name]} & told}
+    assert not missing, f'spaces/requirements.txt lacks {missing}'
 
 
 def test_what_was_not_measured_is_not_said(model):
@@ -746,6 +786,25 @@ def test_nothing_covers_the_tags_of_boxes(page):
             return [4, 30, 80].map(x => at(x).tagName)''',
                           f'#{name} img')
         assert top == ['IMG']*3, f'{name}: {top}'
+
+
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [1440, 390])
+def test_every_word_can_be_read(page, width, theme):
+    "Contrast of 4.5 to 1 or better, and nothing wider than the window."
+    page.open(width, 900, theme)
+    time.sleep(1)
+    page.driver.set_script_timeout(30)
+    assert page.driver.execute_async_script(LOOK, width, theme, False) == []
+
+
+def test_on_a_wide_screen_the_reason_stands_beside_the_answer(page):
+    page.open(1440, 1000)
+    found, heat = (page.one(f'#{name} img').rect for name in ('found', 'heat'))
+    assert heat['x'] > found['x'] + found['width'] and abs(heat['y'] - found['y']) < 60
+    page.tab('Grids')
+    page.until(lambda: page.all('#grid0 img'))
+    assert page.one('#grid0').rect['y'] > found['y'] + found['height']
 
 
 def test_desk_and_telephone(page, tmp_path):

@@ -261,6 +261,23 @@ def test_sliders_and_keyboard(page):
         both = page.find_elements(By.CSS_SELECTOR, f'input.{name}')
         assert [s.get_attribute('value') for s in both] == [value, value]
 
+def test_no_tag_lies_on_another(page):
+    page.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
+                         dict(width=320, height=844, deviceScaleFactor=1, mobile=True))
+    try:
+        slide(page, 'score', .2)
+        slide(page, 'score', .25)
+        covered = page.execute_script('''
+            const tags = [...document.querySelectorAll('.detector-stage .tag')];
+            const meets = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 &&
+                                    a.top < b.bottom - 1 && b.top < a.bottom - 1;
+            return [tags.length, tags.flatMap((t, i) => tags.slice(i + 1).filter(u =>
+              meets(t.getBoundingClientRect(), u.getBoundingClientRect())).map(u =>
+              `${t.textContent} on ${u.textContent}`))]''')
+    finally:
+        page.execute_cdp_cmd('Emulation.clearDeviceMetricsOverride', {})
+    assert covered[0] == len(detections(page)) > 4 and covered[1] == []
+
 def test_cells_that_answered(page):
     "Each kept box is counted under its grid; a row that has the focus shows its cell and anchor."
     found = detections(page)

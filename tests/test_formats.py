@@ -973,6 +973,26 @@ def test_files_from_another_machine(tmp_path):
     assert files.match('C:\\data\\b\\X.PNG') == [tmp_path/'b'/'x.png']
     assert len(files.match('x.png')) == 2 and files.match('../../etc/passwd') == []
 
+# --- from a folder to the app
+
+def test_three_commands_lead_from_a_foreign_folder_to_boxes_and_a_heat_map(tmp_path, tool):
+    pytest.importorskip('gradio', reason="Gradio, which the app needs, is not installed: "
+                        "pip install -e '.[app]'")
+    yolo_roboflow(tmp_path/'in', SET)
+    (tmp_path/'work').mkdir()
+    flags = ('--size', '64', '--width', '.0625', '--epochs', '2', '--no-progress')
+    commands, seconds, answer = tool('own_to_app').go(tmp_path/'in', tmp_path/'work', flags,
+                                                      score=1e-3)  # it has hardly learnt a thing
+    assert [c[0] for c in commands] == ['yolov3_data', 'yolov3_train', 'yolov3_app']
+    assert len(seconds) == 3 and answer['rows']
+    assert {row[1] for row in answer['rows']} <= set(NAMES)
+    shown, heat = (np.array(Image.open(answer[k]).convert('RGB')) for k in ('shown', 'heat'))
+    plain = np.array(Image.open(tool('own_to_app').test_image(tmp_path/'work'/'clean')))
+    for drawn in (shown, heat):  # both have the form of the image
+        assert drawn.shape[0]/drawn.shape[1] == pytest.approx(plain.shape[0]/plain.shape[1], .02)
+    assert shown.shape == heat.shape and (shown != heat).mean() > .2  # the map covers the image
+    assert (tmp_path/'work'/'runs'/'own-1'/'report.html').is_file()
+
 # --- 400 mutated annotations
 
 ODD_TEXTS = ('0', '-1', '1', '3', '1e9', 'nan', 'NaN', 'Infinity', 'null', '.5', '"7"', '12.75', '')

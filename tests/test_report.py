@@ -25,7 +25,7 @@ class Images:
         rng = np.random.default_rng(0)
         self.classes, self.ids = classes, [f'image-{i}' for i in range(n)]
         self.imgs = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(n)]
-        corners = torch.from_numpy(rng.uniform(0, 25, (n * per_image, 2))).float()
+        corners = torch.from_numpy(rng.uniform(0, (43, 25), (n * per_image, 2))).float()
         self.gts = dict(
             image=torch.arange(n).repeat_interleave(per_image),
             boxes=torch.cat([corners, corners + 20], 1),
@@ -150,6 +150,19 @@ def test_boxes_are_those_of_the_images(browser, toy):
         assert sum(dashed) == bad[mine].sum()
 
 
+def test_names_of_boxes_stay_within_their_image(browser, toy):
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(
+        width=1440, height=900, deviceScaleFactor=1, mobile=False))
+    browser.get(toy[0].as_uri())
+    outside = browser.execute_script('''
+        return [...document.querySelectorAll('.pair svg')].flatMap(svg => {
+          const right = svg.getBoundingClientRect().right + 1;
+          return [...svg.querySelectorAll('text')].filter(t =>
+            t.getBoundingClientRect().right > right).map(t => t.textContent);
+        })''')
+    assert outside == []
+
+
 def test_own_data_stand_alone(browser, own):
     page, result = own
     browser.get(page.as_uri())
@@ -165,6 +178,10 @@ def test_name_and_notes_are_kept_and_saved(browser, own, tmp_path):
     browser.execute_cdp_cmd('Browser.setDownloadBehavior', dict(
         behavior='allow', downloadPath=str(tmp_path)))
     browser.get(page.as_uri())
+    browser.execute_script('localStorage.clear()')
+    browser.refresh()
+    assert not browser.find_element('id', 'who').is_displayed()  # folded until it is used
+    browser.find_element('css selector', '#hand-in summary').click()
     browser.find_element('id', 'who').send_keys('Ada <b>')
     browser.find_element('id', 'notes').send_keys('more epochs & "less"')
     browser.refresh()

@@ -180,6 +180,40 @@ def test_search_leads_to_sections(tool, site, tmp_path):
     assert ([(e['href'], e['text']) for e in json.loads(file.read_text())]
             == [('boxes.html', 'a'), ('boxes.html#nms-by-hand', 'b nms c')])
 
+GLOSSARY = ('<p><a id="term-nms"></a><strong>NMS</strong> Keeps one box of many. → '
+            '<a href="boxes.html">03 Boxes</a></p>'
+            '<p><a id="term-cell"></a><strong>grid cell (cell)</strong> A square. → '
+            '<a href="anchors.html">04 Anchors</a></p>')
+ENTRY = ('<p><a href="lib.py#L2" style="float:right">source</a></p>'
+         '<h3 id="nms" class="anchored">nms</h3>')
+INDEXED = [('fast.html#nms', '20e · Fast', 'NMS', 'nms nms nms'),
+           ('boxes.html#questionnaire', '03 · Boxes', 'Questionnaire', 'What is NMS?'),
+           ('boxes.html#in-short', '03 · Boxes', 'In short', 'NMS, NMS, NMS'),
+           ('boxes.html#iou', '03 · Boxes', 'IoU', 'Before NMS there is IoU, says NMS. NMS!'),
+           ('boxes.html#too-many-nms', '03 · Boxes', 'Too many: NMS', 'One is kept.'),
+           ('anchors.html#grids', '04 · Anchors', 'Grids', 'Each cell of the cells is a cell.'),
+           ('anchors.html#back', '04 · Anchors', 'Back', 'No cell.')]
+
+def test_terms_of_the_glossary_stand_first_in_the_search(tool, site, tmp_path):
+    site(boxes=ENTRY)
+    folder = tmp_path/'_docs'
+    (folder/'glossary.html').write_text(GLOSSARY)
+    (folder/'search.json').write_text(json.dumps([
+        dict(objectID=href, href=href, title=title, section=section, text=text)
+        for href, title, section, text in INDEXED] + [
+        dict(objectID='glossary.html#n', href='glossary.html#n', title='Glossary', section='N',
+             text='NMS')]))
+    module = tool('search')
+    index = module.rewrite(folder)
+    assert [(e['title'], e['href']) for e in index[:3]] == [
+        ('NMS', 'boxes.html#too-many-nms'), ('non-maximum suppression', 'boxes.html#too-many-nms'),
+        ('grid cell (cell)', 'anchors.html#grids')]
+    assert [e['href'] for e in index[3:]] == [
+        'boxes.html#iou', 'boxes.html#too-many-nms', 'anchors.html#grids', 'anchors.html#back',
+        'boxes.html#in-short', 'fast.html#nms', 'boxes.html#nms']
+    assert index[-1]['title'] == 'nms' and 'reference' in index[-1]['section']
+    assert module.rewrite(folder) == index == json.loads((folder/'search.json').read_text())
+
 def test_what_is_not_there_has_a_page_of_its_own(tool, tmp_path):
     module = tool('site')
     for name in ('index', '404'):

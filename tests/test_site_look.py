@@ -142,7 +142,7 @@ def test_styles_fit_quartos_structure(browser, module, quarto_page):
     browser.execute_script('document.querySelector("#nms").scrollIntoView()')
     assert box('#nms h3')['top'] >= box('#quarto-header')['bottom']
 
-def test_plots_turn_dark_and_photographs_do_not(browser, module, tmp_path):
+def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_path):
     "The script of _quarto.yml tells them apart by how much of a figure is white paper."
     import base64
     import io
@@ -161,10 +161,13 @@ def test_plots_turn_dark_and_photographs_do_not(browser, module, tmp_path):
     script = yaml.safe_load((ROOT/'_quarto.yml').read_text(
         encoding='utf-8'))['format']['html']['include-after-body'][0]['text']
     figures = ''.join(f'<div class="cell-output-display">{tag(i, n)}</div>'
-                      for i, n in ((plot, 'plot'), (photographs, 'photographs')))
+                      for i, n in ((plot, 'plot'), (photographs, 'photographs'),
+                                   (plot.resize((900, 200)), 'strip')))
+    figures += '<pre id="long" style="width: 9em; overflow-x: auto">a line that is cut off</pre>'
     (tmp_path/'styles.css').write_bytes((ROOT/'nbs'/'styles.css').read_bytes())
     (tmp_path/'x.html').write_text(f'<!doctype html><link rel="stylesheet" href="styles.css"><body '
-                                   f'class="quarto-dark">{figures}{script}', encoding='utf-8')
+                                   f'class="quarto-dark" style="background: #222"><main>{figures}'
+                                   f'</main>{script}', encoding='utf-8')
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0),
                                          functools.partial(module.Handler,
                                                            directory=str(tmp_path))) as server:
@@ -172,9 +175,26 @@ def test_plots_turn_dark_and_photographs_do_not(browser, module, tmp_path):
         browser.get(f'http://127.0.0.1:{server.server_port}/x.html')
         look = 'return getComputedStyle(document.getElementById(arguments[0])).filter'
         filters = [browser.execute_script(look, name) for name in ('plot', 'photographs')]
+        browser.execute_async_script(
+            'const done = arguments[0], img = document.getElementById("photographs");'
+            'const ask = () => img.classList.contains("with-photographs") '
+            '? setTimeout(done, 300) : setTimeout(ask, 20); ask()')
+        shown = Image.open(io.BytesIO(browser.find_element('id', 'photographs').screenshot_as_png))
+        cut = browser.find_element('id', 'long').get_attribute('class')
+        strips = [e.get_attribute('id') for e in browser.find_elements('css selector', '.strip')]
+        browser.execute_script('document.getElementById("long").scrollLeft = 999')
+        browser.execute_async_script('setTimeout(arguments[0], 200)')
+        end = browser.find_element('id', 'long').get_attribute('class')
         server.shutdown()
     browser.get_log('browser')
     assert 'invert' in filters[0] and 'invert' not in filters[1], filters
+    shown = shown.convert('RGB')
+    w, h = shown.size
+    assert max(shown.getpixel((w//200, h//2))) < 60  # the paper at the edge is dark
+    red, green, blue = shown.getpixel((w//4, h//2))
+    assert green > red + 20 > blue  # and the photograph is green, as it was
+    assert strips == ['strip']
+    assert (cut, end) == ('cut', '')  # what goes on at the right says so until it is seen
 
 @pytest.mark.parametrize('page, open_', [
     ('boxes.html', []), ('solutions/boxes.html', ['Solutions']), ('figure.html', ['Workshops'])])
@@ -190,3 +210,62 @@ def test_the_search_finds_no_solution(address, module):
     entries = json.loads((module.config().doc_path/'search.json').read_text(encoding='utf-8'))
     hrefs = [entry['href'] for entry in entries]
     assert hrefs and not [href for href in hrefs if href.startswith('solutions/')]
+
+QUERIES = {
+    'anchor': 'anchors.html#the-shapes-of-things',
+    'IoU': 'boxes.html#iou-how-much-of-two-boxes-is-one',
+    'ignore mask': 'anchors.html#encoding-from-boxes-to-targets',
+    'mosaic': 'augmentation.html#the-mosaic',
+    'NMS': 'boxes.html#too-many-boxes-non-maximum-suppression',
+    'Grad-CAM': 'gradcam.html#grad-cam-in-numbers-that-fit-on-a-napkin',
+    'learning rate': 'lr_finder.html#',
+    'mAP': 'evaluation.html#one-number-from-a-curve',
+    'letterbox': 'augmentation.html#into-the-square',
+    'objectness': 'anchors.html#encoding-from-boxes-to-targets'}
+
+def test_the_search_leads_to_what_explains(browser, address):
+    "What a student types, and where the first line of the answer leads."
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
+                            dict(width=DESK[0], height=DESK[1], deviceScaleFactor=1, mobile=False))
+    browser.get(f'{address}index.html')
+    first = {}
+    for query in QUERIES:
+        first[query] = browser.execute_async_script('''
+            const [query, done] = arguments;
+            const input = document.querySelector('#quarto-header .smalldocs-search input');
+            const lists = document.querySelectorAll('.smalldocs-search-results');
+            for (const list of lists) list.replaceChildren();
+            input.value = query;
+            input.dispatchEvent(new Event('input'));
+            (function ask() {
+              const found = document.querySelector('.smalldocs-search-results a');
+              if (found) done(found.getAttribute('href').replace('./', ''));
+              else setTimeout(ask, 50);
+            })();''', query)
+    assert {q: h for q, h in first.items() if not h.startswith(QUERIES[q])} == {}
+
+def test_every_explanation_that_the_search_is_told_is_there(tool, address, module):
+    search, folder = tool('search'), module.config().doc_path
+    pages = module.read_pages(module.config())
+    for href in search.EXPLAINED.values():
+        page, _, anchor = href.partition('#')
+        assert anchor in pages[page].ids, href
+    glossary = (folder/'glossary.html').read_text(encoding='utf-8')
+    terms = {search.plain(name) for _, name, *_ in search.TERM.findall(glossary)}
+    assert len(terms) > 100 and {*search.EXPLAINED, *search.ALSO} <= terms
+
+def test_a_page_brings_little_of_its_own_to_run(address, module):
+    "Its own scripts have less than 60 kB; those that the site's program brings do not count."
+    folder = module.config().doc_path
+    sizes = {}
+    for page in module.read_pages(module.config()):
+        html = (folder/page).read_text(encoding='utf-8')
+        inline = re.findall(r'<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>', html, re.S)
+        sources = re.findall(r'<script[^>]*\bsrc="([^"]+)"', html)
+        files = [(folder/page).parent/src for src in sources
+                 if not re.match('[a-z]+:', src) and 'site_libs' not in src]
+        if any(file.parent.name == 'detector' for file in files):
+            files = list((folder/'detector').glob('*.js'))
+        sizes[page] = sum(len(s.encode()) for s in inline) + sum(f.stat().st_size for f in files)
+    assert sizes['detector.html'] > 30_000  # it is seen
+    assert {page: size for page, size in sizes.items() if size >= 60_000} == {}

@@ -1,11 +1,12 @@
 """Build the site into _docs/ and check it: `python tools/site.py [--serve] [--port 8000]
 [--check]`.
 
-Where Quarto is installed, `python tools/detector.py && nbdev_docs` builds the same site; this needs
-nothing but the packages of `[dev]`. nbdev processes the notebooks into _proc/ (its last step is
-`yolov3_nb.docs`), smalldocs renders them, and then every page is read again: each notebook is a
-page and stands in the sidebar, links and anchors hold, no id stands twice, no raw markup or path of
-the building machine shows, the search finds pages that exist, and the notebooks' own links lead to
+Where Quarto is installed, `python tools/detector.py && nbdev_docs && python tools/search.py` builds
+the same site; this needs nothing but the packages of `[dev]`. nbdev processes the notebooks into
+_proc/ (its last step is `yolov3_nb.docs`), smalldocs renders them, tools/search.py puts the terms
+of the glossary into the search, and then every page is read again: each notebook is a page and
+stands in the sidebar, links and anchors hold, no id stands twice, no raw markup or path of the
+building machine shows, the search finds pages that exist, and the notebooks' own links lead to
 notebooks. `--check` only reads the pages that are there."""
 import argparse
 import collections
@@ -143,6 +144,8 @@ def build():
         shutil.rmtree(cfg.doc_path, ignore_errors=True)
         shutil.move(out, cfg.doc_path)
     by_sections(cfg)
+    from search import rewrite
+    rewrite(cfg.doc_path)
     lost = cfg.doc_path/'404.html'
     if lost.is_file():  # it is shown at any depth, so its links start from the site's address
         text = re.sub(r'((?:href|src)=")(?:\./)?(?![a-z]+:|/|#)', rf'\g<1>{cfg.doc_baseurl}/',

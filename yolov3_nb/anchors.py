@@ -114,10 +114,14 @@ def scale_anchors(
 # %% ../nbs/04_anchors.ipynb #turns
 def _turns(cells):
     "For each box, how many boxes before it share its cell (N,)."
-    cells, order = cells.sort(stable=True)
-    place = torch.arange(len(order), device=order.device)
-    return torch.empty_like(order).scatter_(0, order, place - torch.searchsorted(cells, cells))
+    order = cells.argsort(stable=True)  # boxes of one cell stand side by side, in file order
+    ordered = cells[order]
+    first = torch.searchsorted(ordered, ordered)  # where the boxes of each one's cell begin
+    turns = torch.empty_like(order)
+    turns[order] = torch.arange(len(order), device=order.device) - first
+    return turns
 
+# %% ../nbs/04_anchors.ipynb #gather
 def _check_boxes(boxes, centre, image, size):
     "Raises `ValueError` for boxes that no cell can hold."
     moved = (centre - boxes[:, :2]).abs().amax(1)
@@ -129,6 +133,12 @@ def _check_boxes(boxes, centre, image, size):
                          f'or its centre lies off the {size[0]}x{size[1]} input: '
                          'clip boxes to the image and drop those with nothing left.')
 
+def _clip_centres(boxes, size):
+    "The centres of boxes cxcywh (N, 4), moved onto the input of (height, width) (N, 2)."
+    height, width = size
+    far_corner = boxes.new_tensor([width, height])
+    return boxes[:, :2].clamp(min=0).minimum(far_corner)
+
 def _gather(targets, size, difficult):
     "All boxes of a batch as cxcywh (N, 4), their labels and image numbers (N,)."
     boxes = xyxy_to_cxcywh(torch.cat([t['boxes'].reshape(-1, 4) for t in targets]).float())
@@ -137,8 +147,10 @@ def _gather(targets, size, difficult):
     image = torch.arange(len(targets)).repeat_interleave(counts).to(boxes.device)
     if not difficult:
         keep = ~torch.cat([t['difficult'] for t in targets])
-        boxes, labels, image = boxes[keep], labels[keep], image[keep]
-    centre = boxes[:, :2].clamp(min=0).minimum(boxes.new_tensor([size[1], size[0]]))
+        boxes = boxes[keep]
+        labels = labels[keep]
+        image = image[keep]
+    centre = _clip_centres(boxes, size)
     _check_boxes(boxes, centre, image, size)
     return torch.cat([centre, boxes[:, 2:]], 1), labels, image
 
@@ -150,34 +162,39 @@ def _cell(boxes, stride, rows, cols):
     row = at[:, 1].long().clamp(max=rows - 1)
     return row, col, at - torch.stack([col, row], 1)
 
-def _select(cell, rows):
+def _some(where, chosen):
     "Image, row and column of some of the boxes."
-    return tuple(index[rows] for index in cell)
+    return tuple(index[chosen] for index in where)
 
-def _free(cells, cell):
+def _free(by_cell, where):
     "Which of the three slots of each box's cell no box has taken (n, 3)."
-    return cells[cell][..., 4] < 1
+    image, row, col = where
+    return by_cell[image, row, col][..., 4] < 1
 
-def _write_ignored(cells, cell, iou, threshold):
+def _write_ignored(by_cell, where, iou, threshold):
     "Anchors that overlap a box by more than `threshold`."
     box, anchor = (iou > threshold).nonzero(as_tuple=True)
-    cells[(*_select(cell, box), anchor)] = cells.new_tensor([0, 0, 0, 0, -1, 0])
+    image, row, col = _some(where, box)
+    by_cell[image, row, col, anchor] = by_cell.new_tensor([0, 0, 0, 0, -1, 0])
 
-def _write_positives(cells, cell, iou, value, turn):
+def _write_positives(by_cell, where, iou, value, turn):
     "Each box takes its best free anchor: the first of each cell, then the second, then the third."
     for t in range(3):  # a cell has room for three
         now = turn == t
-        here = _select(cell, now)
-        best = iou[now].where(_free(cells, here), -1.).argmax(1)
-        cells[(*here, best)] = value[now]
+        image, row, col = _some(where, now)
+        free = _free(by_cell, (image, row, col))
+        best = iou[now].where(free, -1.).argmax(1)
+        by_cell[image, row, col, best] = value[now]
 
-def _write_more_positives(cells, cell, iou, value, turn, threshold):
+def _write_more_positives(by_cell, where, iou, value, turn, threshold):
     "Free anchors that overlap a box by more than `threshold`, in the same order."
     for t in range(3):
         now = turn == t
-        here = _select(cell, now)
-        box, anchor = ((iou[now] > threshold) & _free(cells, here)).nonzero(as_tuple=True)
-        cells[(*_select(here, box), anchor)] = value[now][box]
+        here = _some(where, now)
+        fits = iou[now] > threshold
+        box, anchor = (fits & _free(by_cell, here)).nonzero(as_tuple=True)
+        image, row, col = _some(here, box)
+        by_cell[image, row, col, anchor] = value[now][box]
 
 # %% ../nbs/04_anchors.ipynb #encode-def
 def _encode_scale(grid, boxes, labels, image, anchors, stride, ignore_iou, positive_iou):
@@ -188,13 +205,13 @@ def _encode_scale(grid, boxes, labels, image, anchors, stride, ignore_iou, posit
     one = torch.ones_like(labels)
     value = torch.cat([place, boxes[:, 2:], one[:, None], labels[:, None]], 1)  # (N, 6)
 
-    cells = grid.permute(0, 2, 3, 1, 4)               # (B, rows, cols, 3, 6), a view
-    cell = image, row, col
+    by_cell = grid.permute(0, 2, 3, 1, 4)             # (B, rows, cols, 3, 6), a view
+    where = image, row, col
     turn = _turns((image*rows + row)*cols + col)
-    _write_ignored(cells, cell, iou, ignore_iou)
-    _write_positives(cells, cell, iou, value, turn)
+    _write_ignored(by_cell, where, iou, ignore_iou)
+    _write_positives(by_cell, where, iou, value, turn)
     if positive_iou < 1:
-        _write_more_positives(cells, cell, iou, value, turn, positive_iou)
+        _write_more_positives(by_cell, where, iou, value, turn, positive_iou)
 
 def encode(
     targets:list, # B targets with boxes in pixels of the network's input
@@ -246,7 +263,9 @@ def _slots(h, w, device):
 def _decode_scale(pred, anchors, stride):
     "Boxes of one raw output (B, 3, h, w, 4); anchor, row, column of each slot (3, h, w, 3)."
     slots = _slots(*pred.shape[2:4], pred.device)
-    corner = slots[..., [2, 1]]                                  # column and row, as x and y
+    row = slots[..., 1]
+    col = slots[..., 2]
+    corner = torch.stack([col, row], -1)                         # column is x, row is y
     centre = (pred[..., :2].sigmoid() + corner)*stride
     stretch = pred[..., 2:4].clamp(max=math.log(MAX_STRETCH)).exp()
     wh = anchors[:, None, None]*stretch
@@ -258,7 +277,9 @@ def decode(
 ) -> dict: # boxes xyxy pixels (B, A, 4); logits obj (B, A) and cls (B, A, C); where (A, 4)
     "Raw outputs to boxes (YOLOv3, sec. 2.1); `where` is scale, anchor, row and column of each."
     anchors = torch.as_tensor(anchors, dtype=torch.float32, device=preds[0].device)
-    boxes, rest, where = [], [], []
+    boxes = []
+    rest = []
+    where = []
     for scale, (pred, stride) in enumerate(zip(preds, STRIDES)):
         of_scale, slots = _decode_scale(pred.float(), anchors[scale], stride)
         number = torch.full_like(slots[..., :1], scale)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EDGE_TOLERANCE', 'annotation_root', 'text_at', 'number_at', 'flag_at', 'check_classes', 'label_of', 'box_of',
-           'size_of']
+           'size_of', 'VOCObject', 'read_annotation']
 
 # %% ../nbs/20f_annotations.ipynb #imports-export
 import difflib
@@ -13,8 +13,12 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from .files import InputError, InputWarning, read_image, read_xml
+from .toyvoc import VOC_CLASSES
 
 # %% ../nbs/20f_annotations.ipynb #xml-root
 def annotation_root(
@@ -80,7 +84,7 @@ def label_of(node, classes, other_classes, where):
     "The place of the object's class in `classes`; None for another class that is to be ignored."
     name = text_at(node, 'name', where)
     if not name:
-        raise InputError(f'{where} has no <name>: say which class it is, or remove that object.')
+        raise InputError(f'{where} has no <name>: say which class it is.')
     if name in classes:
         return classes.index(name)
     if other_classes == 'ignore':
@@ -103,13 +107,15 @@ def box_of(node, size, where):
     x1, y1 = xmin - 1, ymin - 1  # 1-based pixels -> 0-based edges
     x2, y2 = xmax, ymax
     if x2 <= x1 or y2 <= y1:
-        raise InputError(f'{where} has a box without area, {written}: mend or remove that object.')
+        raise InputError(f'{where} has a box without area, {written}: draw it again, and remove '
+                         'the object only if the image does not show it.')
     outside = max(-x1, -y1, x2 - w, y2 - h)
     clipped = max(x1, 0.), max(y1, 0.), min(x2, float(w)), min(y2, float(h))
     empty = clipped[0] >= clipped[2] or clipped[1] >= clipped[3]
     if outside > EDGE_TOLERANCE or empty:
         raise InputError(f'{where} has a box {written} outside its image of {w}×{h} pixels: '
-                         'mend or remove that object.')
+                         'draw it again, and remove the object only if the image does not '
+                         'show it.')
     return clipped
 
 # %% ../nbs/20f_annotations.ipynb #size
@@ -128,3 +134,58 @@ def size_of(root, path, image):
     if min(w, h) < 1 or w % 1 or h % 1:
         raise InputError(f'{path} gives its image the size {w:g}×{h:g}: put the true one there.')
     return int(h), int(w)
+
+# %% ../nbs/20f_annotations.ipynb #objects
+class VOCObject(NamedTuple):
+    "One object of an annotation."
+    box: tuple  # x1, y1, x2, y2: 0-based edges in pixels
+    label: int  # place in the list of classes
+    difficult: bool
+    truncated: bool
+
+def _read_object(node, size, classes, other_classes, where):
+    "The `VOCObject` that `node` describes; None where its class is to be ignored."
+    label = label_of(node, classes, other_classes, where)
+    if label is None:
+        return None
+    return VOCObject(box_of(node, size, where), label, flag_at(node, 'difficult', where),
+                     flag_at(node, 'truncated', where))
+
+def _as_tensors(objects, size):
+    "What `read_annotation` returns, of a list of objects."
+    boxes = torch.tensor([o.box for o in objects], dtype=torch.float32).reshape(-1, 4)
+    return {'boxes': boxes,
+            'labels': torch.tensor([o.label for o in objects], dtype=torch.int64),
+            'difficult': torch.tensor([o.difficult for o in objects], dtype=torch.bool),
+            'truncated': torch.tensor([o.truncated for o in objects], dtype=torch.bool),
+            'size': size}
+
+# %% ../nbs/20f_annotations.ipynb #read-annotation
+def read_annotation(
+    path:str|Path, # the XML file
+    classes:tuple=VOC_CLASSES, # names; a label is a place in it
+    faults:list|None=None, # collects a sentence for each bad object; None: the first is raised
+    other_classes:str='refuse', # objects of a class not in `classes`: 'refuse' or 'ignore'
+    image:str|Path|None=None, # the image file, whose size is taken where the XML gives none
+)->dict: # boxes (N, 4) f32 xyxy pixels, labels (N,) i64, two flags (N,) bool, size (h, w)
+    "Read one VOC annotation; `InputError` names the file, the object and the fault."
+    classes = check_classes(classes)
+    root = annotation_root(path)
+    size = size_of(root, path, image)
+    objects = {}  # by box and label, in the order of the file
+    for n, node in enumerate(root.findall('object'), 1):
+        where = f'{path}, object {n}'
+        try:
+            obj = _read_object(node, size, classes, other_classes, where)
+        except InputError as e:
+            if faults is None:
+                raise
+            faults.append(str(e))
+            continue
+        if obj is None:
+            continue
+        if (obj.box, obj.label) in objects:
+            warnings.warn(f'{where} is there twice, with the same class and box: taken once.',
+                          InputWarning, stacklevel=2)
+        objects.setdefault((obj.box, obj.label), obj)
+    return _as_tensors(list(objects.values()), size)

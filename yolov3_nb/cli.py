@@ -30,7 +30,7 @@ from .prediction import (
 from .recipe import PRESETS, read_classes, read_recipe, read_sets
 from .report import accuracy_text, error_lines, print_figures, table_lines
 from .runs import new_folder, new_run
-from .space import about_weights, make_space, project_root, push_space
+from .space import about_weights, make_space, push_space
 from .toyvoc import data_home, make_toyvoc
 
 # %% ../nbs/30_cli.ipynb #train
@@ -326,7 +326,7 @@ def _app_parser()->FlagParser:
     p = FlagParser('yolov3_app', epilog=_APP_EXAMPLES,
                    description='A page that shows what the detector finds in an image, and why.')
     p.add_argument('--weights', type=text_flag, default='toy', metavar='W',
-                   help="weights folder, Hub id, or 'toy' (default: toy)")
+                   help="weights folder, Hub id, 'toy' or 'voc' (default: toy)")
     p.add_argument('--host', default='127.0.0.1', metavar='ADDRESS', help='127.0.0.1 (default) is '
                    'this machine only; 0.0.0.0 is for everybody who can reach it')
     p.add_argument('--port', type=int, metavar='INT',
@@ -339,7 +339,7 @@ def _app_parser()->FlagParser:
                        help='write it and upload it, after saying what will be done')
     space.add_argument('--results', type=text_flag, metavar='NAME',
                        help='results/NAME.json, or another file, with the figures of the weights '
-                       '(default: toy for toy, those of the run for weights of a run)')
+                       '(default: those of the run that made the weights, where they are known)')
     space.add_argument('--private', action='store_true', help='a new Space is for its owner only')
     space.add_argument('--yes', action='store_true', help='upload without asking')
     return p
@@ -356,16 +356,14 @@ def ask()->bool:
 def run_app(argv=None):
     "Show what the detector finds, and why, on a page; or make that page a Space (`yolov3_app`)"
     args = _app_parser().parse_args(argv)
-    weights, toy = find_weights(args.weights), args.weights == 'toy'
-    about = None if toy else about_weights(weights)
+    from yolov3_nb.app import RECORDS
+    weights = find_weights(args.weights)
+    about = None if args.weights in RECORDS else about_weights(weights)
     if not (args.make_space or args.push_space):
-        from yolov3_nb.app import TOY, serve
-        serve(weights, args.host, args.port, about or TOY, args.open)
+        from yolov3_nb.app import serve
+        serve(weights, args.host, args.port, about, args.open)
         return
-    result = args.results
-    if toy and not result:
-        result = project_root()/'results'/'toy.json'
-    files = dict(weights=weights, result=result, about=about)
+    files = dict(weights=weights, result=args.results, about=about)
     if args.make_space:
         print(f'{args.make_space}:', *make_space(args.make_space, **files), sep='\n  ')
     if args.push_space:

@@ -27,7 +27,7 @@ from .model import check_finite_outputs, detect, eval_mode
 
 # %% ../nbs/09_evaluation.ipynb #average-precision
 def _recall_points(method):
-    "The recalls at which the envelope is read, to the last bit those of VOC's and COCO's programs."
+    "The recalls at which the envelope is read: exact tenths, and COCO's own 101, to the last bit."
     if method == '11pt':
         return np.arange(11)/10  # 3/10 and not 3*0.1, which is above 0.3
     return np.linspace(0, 1, 101)
@@ -49,7 +49,7 @@ def average_precision(
         steps = torch.cat([zero, recall], -1).diff()
         return (steps*envelope[..., :-1]).sum(-1)
     points = torch.as_tensor(_recall_points(method), device=recall.device)
-    points = points.expand(*recall.shape[:-1], -1).contiguous()
+    points = points.expand(*recall.shape[:-1], -1).contiguous()  # as `searchsorted` wants them
     first = torch.searchsorted(recall.contiguous(), points)  # the first detection with that recall
     return envelope.gather(-1, first).mean(-1)
 
@@ -85,7 +85,7 @@ def _pair_overlap(a, b, crowd=None):
 
 # %% ../nbs/09_evaluation.ipynb #first-of-run
 def _first_of_run(x):
-    "Of sorted values (N,): true where a run of equal ones begins (N,)."
+    "Of sorted values (N,): true where a group of equal ones begins (N,)."
     return torch.cat([x.new_ones(x[:1].shape, dtype=torch.bool), x[1:] != x[:-1]])
 
 def _rank_within(key):
@@ -99,13 +99,13 @@ def _claims(d, g, iou, scores):
     """Each detection's best object, and whether it is the first to claim it.
 
     Takes pairs of a detection and a ground truth with their IoU (P,), and all scores (N,)."""
-    order = iou.argsort(descending=True, stable=True)
-    order = order[d[order].argsort(stable=True)]  # by detection, best IoU first
-    order = order[_first_of_run(d[order])]        # each detection looks at one ground truth
-    rank = scores.argsort(descending=True, stable=True).argsort()
-    order = order[rank[d[order]].argsort()]
-    order = order[g[order].argsort(stable=True)]  # by ground truth, best score first
-    return d[order], g[order], iou[order], _first_of_run(g[order])
+    by_iou = iou.argsort(descending=True, stable=True)
+    by_detection = by_iou[d[by_iou].argsort(stable=True)]          # in each group, best IoU first
+    looks_at = by_detection[_first_of_run(d[by_detection])]        # one pair for each detection
+    rank = scores.argsort(descending=True, stable=True).argsort()  # of each detection
+    by_score = looks_at[rank[d[looks_at]].argsort()]
+    by_object = by_score[g[by_score].argsort(stable=True)]         # in each group, best score first
+    return d[by_object], g[by_object], iou[by_object], _first_of_run(g[by_object])
 
 # %% ../nbs/09_evaluation.ipynb #check-boxes
 def _refuse(what, boxes, bad, fault):
@@ -117,7 +117,7 @@ def _refuse(what, boxes, bad, fault):
                      f'of {len(bad)} in all: correct it or leave it out.')
 
 def _check(dets, gts, num_classes):
-    "Raises `InputError` for what no metric can judge."
+    "Raise `InputError` for what no metric can judge; a NaN score would silently spoil a sort."
     for what, x in (('Detection', dets), ('Ground truth', gts)):
         _refuse(what, x, ~x['boxes'].isfinite().all(1), 'has a box that is not finite')
         outside = (x['labels'] < 0) | (x['labels'] >= num_classes)
@@ -132,12 +132,12 @@ def _keys(dets, gts, same_label):
     if not same_label:
         return dets['image'], gts['image']
     labels = [x['labels'].max() for x in (dets, gts) if len(x['labels'])]
-    n = 1 + max(map(int, labels), default=0)
+    n = 1 + max(map(int, labels), default=0)  # above every label: image*n + label is unique
     return dets['image']*n + dets['labels'], gts['image']*n + gts['labels']
 
 def _portions(count, chunk):
     "Rows of detections, so that each portion has about `chunk` partners."
-    part = count.cumsum(0)//chunk
+    part = count.cumsum(0)//chunk  # the portion into which the running number of partners falls
     for p in part.unique():
         yield (part == p).nonzero()[:, 0]
 
@@ -249,14 +249,15 @@ def coco_match(
     for r in range(rounds):                                           # one a rank, not one a box
         p = (rank == r).nonzero()[:, 0]
         free = able[:, p] & (~taken[:, :, g[p]] | gts['difficult'][g[p]])      # (A, T, p)
-        merit = torch.where(free, p + len(d)*counts[:, :, p], -1)     # a later pair is a better one
+        # a later pair is a better one; a bonus of len(d) puts those that count before the others
+        merit = torch.where(free, p + len(d)*counts[:, :, p], -1)
         who, segment = d[p].unique(return_inverse=True)
         best = torch.full((*shape, len(who)), -1, device=d.device)
         best = best.scatter_reduce(2, segment.expand_as(merit), merit, 'amax')
-        a, t, k = (best >= 0).nonzero(as_tuple=True)
-        won = best[a, t, k]
-        taken[a, t, g[won % len(d)]] = True
-        verdict[a, t, who[k]] = torch.where(won >= len(d), 1, -1).to(torch.int8)
+        area, level, place = (best >= 0).nonzero(as_tuple=True)
+        won = best[area, level, place]
+        taken[area, level, g[won % len(d)]] = True                    # without the bonus: the pair
+        verdict[area, level, who[place]] = torch.where(won >= len(d), 1, -1).to(torch.int8)
     return verdict
 
 # %% ../nbs/09_evaluation.ipynb #coco-ap
@@ -315,8 +316,8 @@ def objectness_histogram(
     preds:list, # what the model returns: 3 x (B, 3, H, W, 5 + C)
     targets:list, # what `encode` returns: 3 x (B, 3, H, W, 6)
     bins:int=100, # equal steps from 0 to 1
-) -> Tensor: # positive and empty cells (2, bins); bin i: i/bins < objectness <= (i + 1)/bins
-    "How objectness is spread over cells with an object and over empty ones, all scales together."
+) -> Tensor: # positive and empty slots (2, bins); bin i: i/bins < objectness <= (i + 1)/bins
+    "How objectness is spread over slots with an object and over empty ones, all scales together."
     counts = torch.zeros(2, bins, dtype=torch.float64)
     edges = torch.arange(1, bins, device=preds[0].device)/bins
     for pred, target in zip(preds, targets):
@@ -328,7 +329,7 @@ def objectness_histogram(
 # %% ../nbs/09_evaluation.ipynb #accuracies-by-threshold
 def accuracies_by_threshold(
     histogram:Tensor, # from `objectness_histogram` (2, bins), summed over batches
-) -> dict: # `t`, `obj_acc`, `noobj_acc`, each (bins - 1,), in percent; NaN without such cells
+) -> dict: # `t`, `obj_acc`, `noobj_acc`, each (bins - 1,), in percent; NaN without such slots
     "Object and no-object accuracy at every threshold t that is an edge of the histogram."
     bins = histogram.shape[1]
     below = histogram.cumsum(1)[:, :-1]/histogram.sum(1, keepdim=True)  # share with objectness <= t
@@ -337,7 +338,7 @@ def accuracies_by_threshold(
 
 # %% ../nbs/09_evaluation.ipynb #loss-sums
 def _loss_sums(preds, encoded, anchors):
-    "(2, terms, 3): the sum of each term of the loss over its cells, and the number of these cells."
+    "(2, terms, 3): the sum of each term of the loss over its slots, and the number of these slots."
     terms = original_loss(preds, encoded, anchors)['terms']
     positive = torch.stack([(target[..., 4] == 1).sum() for target in encoded])
     empty = torch.stack([(target[..., 4] == 0).sum() for target in encoded])
@@ -373,7 +374,7 @@ def predict(
     device = torch.device(device or home)
     kind = _precision(precision)
     per_image = []
-    counts, histogram, loss = 0, 0, 0
+    counts = histogram = loss = 0
     try:
         with eval_mode(model.to(device)):
             for xb, targets in tqdm(loader, 'evaluating', disable=not progress, leave=False):
@@ -397,7 +398,7 @@ def predict(
 # %% ../nbs/09_evaluation.ipynb #ap_metrics
 def _or_none(value):
     "None in place of NaN, for figures that nothing was there to measure."
-    return None if value != value else value
+    return None if math.isnan(value) else value
 
 def ap_metrics(
     dets:dict, # detections: image, boxes, labels, scores
@@ -416,14 +417,14 @@ def ap_metrics(
 
 def _mean_loss(loss):
     "The loss of a data set as if it were one batch; `InputError` where it is no number."
-    sums, cells = loss
-    mean = (sums/cells.clamp(min=1)).sum().item()
+    sums, slots = loss
+    mean = (sums/slots.clamp(min=1)).sum().item()
     if not math.isfinite(mean):
         raise InputError(f'The loss of these weights is {mean}: they are damaged, '
                          'or their training diverged; fetch them again or train anew.')
     return mean
 
-def _figures(found, gts, class_names, compare_at, everything):
+def _all_metrics(found, gts, class_names, compare_at, everything):
     "The comparable figures; with `everything`, AP over all detections kept, too."
     sure = found['dets']['scores'] > compare_at
     accuracies = grid_accuracies(found['counts'])
@@ -446,8 +447,13 @@ def _gather(found):
     for rank, part in enumerate(parts):
         part['dets']['image'] = part['dets']['image']*len(parts) + rank
     parts = [part for part in parts if part['images']]  # a process may have had none
-    dets = {k: torch.cat([part['dets'][k] for part in parts]) for k in parts[0]['dets']}
-    return {'dets': dets, **{k: sum(part[k] for part in parts) for k in found if k != 'dets'}}
+    dets = {}
+    for key in parts[0]['dets']:
+        dets[key] = torch.cat([part['dets'][key] for part in parts])
+    whole = {'dets': dets}
+    for key in ('counts', 'histogram', 'loss', 'images'):
+        whole[key] = sum(part[key] for part in parts)
+    return whole
 
 def _check_dataset(model, dataset):
     "Raises `InputError` unless there are images, with the classes of the model."
@@ -504,7 +510,7 @@ def evaluate(
     if shared:
         found = _gather(found)
     gts = ground_truths(dataset)
-    metrics = _figures(found, gts, dataset.classes, compare_at, everything=low < compare_at)
+    metrics = _all_metrics(found, gts, dataset.classes, compare_at, everything=low < compare_at)
     return (metrics, found) if return_predictions else metrics
 
 # %% ../nbs/09_evaluation.ipynb #mapcallback

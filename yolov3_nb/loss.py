@@ -71,7 +71,10 @@ def sum_terms(
     lambdas:dict, # weight of each term
 ) -> dict: # 'loss' and 'terms', each term (3,) by scale and weighted
     "Weights the terms and adds them up."
-    terms = {name: torch.stack([scale[name] for scale in scales])*lambdas[name] for name in TERMS}
+    terms = {}
+    for name in TERMS:
+        by_scale = torch.stack([scale[name] for scale in scales])  # (3,)
+        terms[name] = by_scale*lambdas[name]
     return {'loss': sum(term.sum() for term in terms.values()), 'terms': terms}
 
 # %% ../nbs/06_loss.ipynb #LAMBDAS
@@ -165,23 +168,29 @@ def _objectness_target(target, pred_boxes, true_boxes, kind):
     "What each slot's objectness should be (B, 3, h, w): 0, but for positives their IoU, or one."
     wanted = torch.zeros_like(target[..., 4], dtype=torch.float32)
     positive = target[..., 4] == 1
-    wanted[positive] = paired_iou(pred_boxes, true_boxes).detach() if kind == 'iou' else 1.
+    if kind == 'iou':
+        wanted[positive] = paired_iou(pred_boxes, true_boxes).detach()
+    else:
+        wanted[positive] = 1.
     return wanted
 
-def _yolo_scale(pred, target, anchors, stride, ignore, balance, box, obj_target, class_activation,
-                smoothing, gamma):
+def _box_error(pred, target, anchor, pred_boxes, true_boxes, kind):
+    "What each positive slot pays for its box (P,)."
+    if kind == 'mse':
+        return box_mse(pred, target, anchor)
+    return 1 - paired_iou(pred_boxes, true_boxes, kind)
+
+def _yolo_scale(pred, target, anchors, stride, *, ignored, balance, box, obj_target,
+                class_activation, smoothing, gamma):
     "The four terms of one scale."
     pos_pred, pos_target, anchor = positives(pred, target, anchors)
     pred_boxes, true_boxes = cell_boxes(pos_pred, pos_target, anchor, stride)
     positive = target[..., 4] == 1
     empty = target[..., 4] == 0
-    if ignore is not None:
-        empty = empty & ~ignore
+    if ignored is not None:
+        empty = empty & ~ignored
 
-    if box == 'mse':
-        box_error = box_mse(pos_pred, pos_target, anchor)
-    else:
-        box_error = 1 - paired_iou(pred_boxes, true_boxes, box)
+    box_error = _box_error(pos_pred, pos_target, anchor, pred_boxes, true_boxes, box)
     wanted = _objectness_target(target, pred_boxes, true_boxes, obj_target)
     bce = balance*objectness_bce(pred[..., 4].float(), wanted, gamma)
     cls = class_error(pos_pred[:, 5:], pos_target[:, 5].long(), class_activation, smoothing)
@@ -204,7 +213,7 @@ def yolo_loss(
     balance:tuple=(1., 1., 1.), # weight of the objectness of each scale
     ignore_iou:float|None=None, # leave out empty slots that predict a true box this well
 ) -> dict: # 'loss' (scalar) and 'terms', a dict of `TERMS`, each (3,) by scale, weighted
-    "Sums over slots, divided by the number of positives; all slots weigh the same; in float32."
+    "Sums over slots, divided by the number of positives, weighted by `lambdas`; in float32."
     device = preds[0].device
     anchors = torch.as_tensor(anchors, device=device)
     targets = [target.to(device) for target in targets]
@@ -212,8 +221,11 @@ def yolo_loss(
     if ignore_iou:
         ignored = ignore_mask(preds, targets, anchors, ignore_iou)
     scales = []
-    for of_scale in zip(preds, targets, anchors, STRIDES, ignored, balance):
-        scales.append(_yolo_scale(*of_scale, box, obj_target, class_activation, smoothing, gamma))
+    for s in range(3):
+        scales.append(_yolo_scale(
+            preds[s], targets[s], anchors[s], STRIDES[s], ignored=ignored[s], balance=balance[s],
+            box=box, obj_target=obj_target, class_activation=class_activation,
+            smoothing=smoothing, gamma=gamma))
     return sum_terms(scales, lambdas)
 
 # %% ../nbs/06_loss.ipynb #grid_counts

@@ -4,23 +4,23 @@
 
 # %% auto #0
 __all__ = ['ConvBlock', 'Residual', 'scale_width', 'Darknet53', 'NeckBlock', 'UpsampleConcat', 'Head', 'init_weights', 'logit',
-           'init_head', 'default_names', 'YOLOv3', 'count_parameters', 'layer_table', 'detect', 'eval_mode',
-           'check_finite_outputs']
+           'init_head', 'default_names', 'YOLOv3', 'count_parameters', 'layer_table', 'detect']
 
 # %% ../nbs/05_model.ipynb #model-imports
 import copy
 import math
-from contextlib import contextmanager
 
 import torch
 from torch import nn, Tensor
 
 from .anchors import ANCHORS, decode, scale_anchors
 from .boxes import batched_nms
-from .data import InputError, VOC_CLASSES
+from .data import VOC_CLASSES
 from yolov3_nb.hub import (
     WeightsFolder, check_anchors, check_arguments, check_names, check_size,
     read_config)  # noqa: F401, for those who import it from here
+from .modes import (
+    Freezable, check_finite_outputs, eval_mode)  # noqa: F401, the last two likewise
 
 # %% ../nbs/05_model.ipynb #ConvBlock
 class ConvBlock(nn.Sequential):
@@ -39,7 +39,7 @@ class ConvBlock(nn.Sequential):
 
 # %% ../nbs/05_model.ipynb #Residual
 class Residual(nn.Sequential):
-    "A 1×1 block halves the channels, a 3×3 block restores them; the input is added (He 2015)."
+    "A 1×1 block halves the channels, a 3×3 block restores them; then the input is added."
     def __init__(self,
         nf:int, # channels in and out
     ):
@@ -173,7 +173,7 @@ def default_names(
     return [f'class {i}' for i in range(num_classes)]
 
 # %% ../nbs/05_model.ipynb #YOLOv3
-class YOLOv3(nn.Module, WeightsFolder):
+class YOLOv3(Freezable, nn.Module, WeightsFolder):
     "Darknet-53 with three heads (YOLOv3, section 2); `InputError` for arguments that cannot be."
     def __init__(self,
         num_classes:int=20, # classes, C
@@ -185,20 +185,7 @@ class YOLOv3(nn.Module, WeightsFolder):
         prior:float=0.01, # objectness of every cell before training
     ):
         super().__init__()
-        check_arguments(num_classes, width, image_size, class_activation, prior)
-        self.num_classes = int(num_classes)
-        self.width = width
-        self.image_size = int(image_size)
-        self.class_activation = class_activation
-        self.prior = prior
-        self.frozen = ()  # names of parts that stay as they are, see `freeze`
-        names = default_names(self.num_classes) if class_names is None else class_names
-        self.class_names = check_names(names, self.num_classes)
-        with torch.device('cpu'):  # real numbers, even where the layers are made on 'meta'
-            if anchors is None:
-                anchors = scale_anchors(ANCHORS['voc'], self.image_size)
-            # not persistent: they are saved in config.json, and only there
-            self.register_buffer('anchors', check_anchors(anchors), persistent=False)
+        self._set_up(num_classes, width, anchors, class_names, image_size, class_activation, prior)
 
         self.backbone = Darknet53(width)
         c5, c4, c3 = self.backbone.out_channels
@@ -226,25 +213,22 @@ class YOLOv3(nn.Module, WeightsFolder):
         p3 = self.set3(self.route3(p4, c3))
         return [self.head5(p5), self.head4(p4), self.head3(p3)]
 
-    def freeze(self,
-        *parts:str, # names of submodules, such as 'backbone'; none: nothing is frozen any more
-    ):
-        "Parts that get no gradient and keep batch norm's statistics, also after `train()`."
-        for part in self.frozen:
-            self.get_submodule(part).requires_grad_(True).train(self.training)
-        for part in parts:
-            self.get_submodule(part).requires_grad_(False).eval()
-        self.frozen = parts
-        return self
-
-    def train(self,
-        mode:bool=True, # False: eval mode
-    ):
-        "As `nn.Module.train`, but frozen parts stay in eval mode."
-        super().train(mode)
-        for part in self.frozen:
-            self.get_submodule(part).train(False)
-        return self
+    def _set_up(self, num_classes, width, anchors, class_names, image_size, class_activation,
+                prior):
+        "Checks the arguments, and keeps them for `config`."
+        check_arguments(num_classes, width, image_size, class_activation, prior)
+        self.num_classes = int(num_classes)
+        self.width = width
+        self.image_size = int(image_size)
+        self.class_activation = class_activation
+        self.prior = prior
+        names = default_names(self.num_classes) if class_names is None else class_names
+        self.class_names = check_names(names, self.num_classes)
+        with torch.device('cpu'):  # real numbers, even where the layers are made on 'meta'
+            if anchors is None:
+                anchors = scale_anchors(ANCHORS['voc'], self.image_size)
+            # not persistent: they are saved in config.json, and only there
+            self.register_buffer('anchors', check_anchors(anchors), persistent=False)
 
     def config(self) -> dict: # plain numbers, strings and lists
         "The arguments that build this model again; what `config.json` holds."
@@ -276,12 +260,17 @@ def layer_table(
 ): # DataFrame: name, kind, output (C, H, W), parameters, flops
     "One row a convolution with its batch norm; two FLOPs a multiplication-with-addition."
     import pandas as pd
-    twin = copy.deepcopy(model).to('meta').eval()  # 'meta' tensors have shapes but no numbers
     rows = []
+
+    def note(name):
+        def hook(layer, inputs, out):
+            rows.append(_layer_row(name, layer, out))
+        return hook
+
+    twin = copy.deepcopy(model).to('meta').eval()  # 'meta' tensors have shapes but no numbers
     for name, layer in twin.named_modules():
         if isinstance(layer, ConvBlock) or name.endswith('pred'):
-            layer.register_forward_hook(
-                lambda layer, _, out, name=name: rows.append(_layer_row(name, layer, out)))
+            layer.register_forward_hook(note(name))
     with torch.no_grad():
         twin(torch.empty(1, 3, size, size, device='meta'))
     return pd.DataFrame(rows)
@@ -294,7 +283,9 @@ def _candidates(obj, cls, threshold, activation, multi_label):
     probability = logits.sigmoid() if activation == 'sigmoid' else logits.softmax(1)
     score = obj[near, None]*probability       # (A', C)
     if not multi_label:                       # only the best class of each slot
-        score = score*nn.functional.one_hot(score.argmax(1), score.shape[1])
+        best = torch.zeros_like(score, dtype=torch.bool)
+        best.scatter_(1, score.argmax(1, keepdim=True), True)
+        score = score.where(best, 0.)
     row, labels = (score > threshold).nonzero(as_tuple=True)
     return near[row], labels, score[row, labels]
 
@@ -321,25 +312,3 @@ def detect(
         found.append({'boxes': boxes[slots], 'scores': scores[keep], 'labels': labels[keep],
                       'scale': scale, 'anchor': anchor, 'cell': torch.stack([row, col], 1)})
     return found
-
-# %% ../nbs/05_model.ipynb #eval-mode
-@contextmanager
-def eval_mode(
-    model:nn.Module, # in eval mode within the block; afterwards each submodule as it was
-):
-    "A block in which a network predicts."
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.eval()
-    finally:
-        for module, training in modes:
-            module.training = training
-
-# %% ../nbs/05_model.ipynb #check-finite-outputs
-def check_finite_outputs(
-    preds:list, # raw outputs, three tensors
-):
-    "Raises `InputError` where a network gives NaN or infinity."
-    if not all(p.isfinite().all() for p in preds):
-        raise InputError('The network gave NaN or infinity: its weights are damaged, '
-                         'or its training diverged; fetch them again or train anew.')

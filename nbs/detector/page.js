@@ -16,7 +16,7 @@ const svg = (tag, attributes, parent) => {
 };
 const percent = share => `${100 * share}%`;
 const megabytes = bytes => (bytes / 1e6).toFixed(1);
-const seconds = s => s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`;
+const seconds = s => s < 1 ? `${Math.round(s * 1000)}\u00a0ms` : `${s.toFixed(1)}\u00a0s`;  // never parted from its unit
 const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
 let site, network, shown, first, stream, loaded;
@@ -96,6 +96,21 @@ function answer(d) {
   frame(back([x - w / 2, y - h / 2, x + w / 2, y + h / 2]), 'anchor', color(d.label));
 }
 
+// A tag that lies on an earlier one ends where its box ends, moves into its box, or under it.
+function spread() {
+  const placed = [];
+  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  for (const t of ui.stage.querySelectorAll('.tag')) {
+    const usual = t.className;
+    const outside = usual.replace(' inside', '');
+    for (const place of [usual, `${usual} right`, `${usual} inside`, `${outside} foot`, `${outside} foot right`, usual]) {
+      t.className = place;
+      if (!placed.some(rect => meets(rect, t.getBoundingClientRect()))) break;
+    }
+    placed.push(t.getBoundingClientRect());
+  }
+}
+
 function drawBoxes(detections) {
   $('.boxes').replaceChildren();
   if (shown.truth && ui.known.checked) for (const box of shown.truth.boxes) frame(box, 'truth');
@@ -114,6 +129,7 @@ function drawBoxes(detections) {
     d.element.addEventListener('pointerleave', () => { answer(null); row.classList.remove('pointed'); });
     ui.rows.append(row);
   }
+  spread();
   $('.detections').hidden = !detections.length;
   $('.nothing').hidden = Boolean(detections.length);
 }
@@ -242,7 +258,7 @@ async function show(blob, truth, name) {
   ui.image.src = URL.createObjectURL(blob);
   ui.image.alt = name;
   ui.stage.hidden = false;
-  ui.stage.style.setProperty('--ratio', shown.width / shown.height);
+  $('.detector-main').style.setProperty('--ratio', shown.width / shown.height);
   ui.known.parentElement.hidden = !truth;
   await ui.image.decode().catch(() => {});
   await update();
