@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import re
+import statistics
 import textwrap
 import torch
 from contextlib import redirect_stdout
@@ -37,6 +38,7 @@ class Exercise:
     cases:Callable # () -> list of argument tuples, the smallest first
     mistakes:dict # hint -> the knobs that make this mistake, or a function that makes it
     most:int|None=None # torch operations that it may take on the last case; more of them are a loop
+    leaves_random:bool=False # must it leave PyTorch's global generator as it is?
 
 EXERCISES = {}  # name -> Exercise
 
@@ -125,6 +127,14 @@ def _outcome(f, args):
         value = e
     return value, not _same(given, args)
 
+def _draws(f, args):
+    "Whether `f` changes the state of PyTorch's global generator."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        f(*deepcopy(args))
+        return not torch.equal(before, torch.get_rng_state())
+
 class _Count(TorchFunctionMode):
     "Counts operations on tensors while it is entered."
     n = 0
@@ -132,11 +142,17 @@ class _Count(TorchFunctionMode):
         self.n += 1
         return f(*args, **(kwargs or {}))
 
+def _as_mistaken(got, known):
+    "As `_same`; where a known mistake gives infinity, a student's may also divide by zero."
+    if isinstance(got, ZeroDivisionError) and isinstance(known, float) and math.isinf(known):
+        return True
+    return _same(got, known)
+
 def _mistakes(ex, cases, got):
     "The hints of the known mistake, or of the two together, that give just these answers."
     def gives(knobs):
         f = knobs if callable(knobs) else partial(ex.answer, **knobs)
-        return all(_same(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
+        return all(_as_mistaken(g, _outcome(f, c)[0]) for g, c in zip(got, cases))
     for hint, knobs in ex.mistakes.items():
         if gives(knobs):
             return [hint]
@@ -176,6 +192,10 @@ def judge(
     if any(wrote):
         return False, ('the result is right, but your function writes into what it is given; '
                        'whoever uses that again gets something else. Work on new tensors.')
+    if ex.leaves_random and _draws(answer, cases[0]):
+        return False, ("the result is right, but your function changes PyTorch's global "
+                       'generator, from which the rest of a run draws. Give it a generator of '
+                       'its own: `torch.Generator()`.')
     with _Count() as count:
         answer(*deepcopy(cases[-1]))
     if ex.most and count.n > ex.most:
@@ -202,7 +222,7 @@ def _random_boxes(n, seed=0, side=60, least=1):
     return (torch.cat([corner, corner + size], 1) * 4).round() / 4
 
 # %% ../nbs/19_exercises.ipynb #part
-def _own_boxes(xml, first='own', shift=1, number=float):
+def _own_boxes(xml, first='own', shift=1, number=float, table=True):
     "The objects' own boxes in an annotation, as edges."
     from defusedxml import ElementTree
     tree, out = ElementTree.fromstring(xml), []
@@ -214,7 +234,8 @@ def _own_boxes(xml, first='own', shift=1, number=float):
         x1, y1, x2, y2 = (number(b.findtext(k)) for k in ('xmin', 'ymin', 'xmax', 'ymax'))
         out.append([x1 - shift, y1 - shift, x2, y2] if shift != 'all'
                    else [x1 - 1, y1 - 1, x2 - 1, y2 - 1])
-    return torch.tensor(out, dtype=torch.float32).reshape(-1, 4)
+    boxes = torch.tensor(out, dtype=torch.float32)
+    return boxes.reshape(-1, 4) if table else boxes
 
 def _xml(*objects):
     """An annotation; an object is a list of boxes, those before the last are parts that stand
@@ -245,18 +266,27 @@ EXERCISES['01_parts'] = Exercise(_own_boxes, cases=lambda: [
     'for ymin.': dict(shift=0),
     'Only the minimum loses one: the right edge of pixel xmax is xmax.': dict(shift='all'),
     'Coordinates may have decimals, as in VOC 2012: read them with float, not with int.':
-        dict(number=int)})
+        dict(number=int),
+    'Coordinates may have decimals, as in VOC 2012, and `int` cuts them off: keep them.':
+        dict(number=lambda text: int(float(text))),
+    'Without an object the shape must still be (0, 4): `torch.tensor([])` has (0,), and a reshape '
+    'to (-1, 4) makes it (0, 4).': dict(table=False)})
 
 # %% ../nbs/19_exercises.ipynb #counts
-def _class_counts(targets, num_classes, skip=True, only=False, images=False):
-    "How many objects of each class an exam counts."
+def _class_counts(targets, num_classes, skip=True, only=False, images=False, places='all'):
+    "How many objects of each class a test counts."
     counts = [0] * num_classes
     for t in targets:
         labels = [label for label, hard in zip(t['labels'].tolist(), t['difficult'].tolist())
                   if not skip or hard == only]
         for label in (set(labels) if images else labels):
             counts[label] += 1
-    return torch.tensor(counts)
+    if places == 'to the last':
+        while counts and not counts[-1]:
+            counts.pop()
+    if places == 'present':
+        counts = [count for count in counts if count]
+    return torch.tensor(counts, dtype=torch.int64)
 
 def _targets(*rows):
     return [{'labels': torch.tensor(labels, dtype=torch.int64),
@@ -271,16 +301,28 @@ def _random_targets(n, seed, num_classes=20):
 EXERCISES['01_counts'] = Exercise(_class_counts, cases=lambda: [
     (_targets(([0, 2, 2], [0, 0, 1])), 3), (_targets(([1, 1], [0, 0]), ([0], [0])), 4),
     (_targets(([], []), ([2], [1])), 3), (_random_targets(40, 1), 20)], mistakes={
-    'Difficult objects are counted, too: an exam leaves them out.': dict(skip=False),
+    'Difficult objects are counted, too: the test leaves them out.': dict(skip=False),
     'You count the difficult objects, and leave out the others.': dict(only=True),
-    'You count a class once an image: two dogs in one image are two.': dict(images=True)})
+    'You count a class once an image: two dogs in one image are two.': dict(images=True),
+    'A class that never occurs has its place too: give bincount `minlength=num_classes`.':
+        dict(places='to the last'),
+    'A class that never occurs has its place too, with a count of 0: `unique` leaves it out, '
+    '`bincount` with `minlength=num_classes` does not.': dict(places='present')})
 
 # %% ../nbs/19_exercises.ipynb #small
-def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True):
+def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True,
+                 count=False, squeeze=False, area=False):
     "Share of the boxes whose longer side is less than a cell, at the network's size."
     scale = size / by(hw) if scaled else 1
     sides = [side(x2 - x1, y2 - y1) * scale for x1, y1, x2, y2 in boxes.tolist()]
-    return sum(s < stride if strict else s <= stride for s in sides) / len(sides)
+    if squeeze:
+        h, w = hw
+        sides = [side((x2 - x1) * size / w, (y2 - y1) * size / h)
+                 for x1, y1, x2, y2 in boxes.tolist()]
+    if area:
+        sides = [((x2 - x1) * (y2 - y1)) ** .5 * scale for x1, y1, x2, y2 in boxes.tolist()]
+    small = sum(s < stride if strict else s <= stride for s in sides)
+    return small if count else small / len(sides)
 
 EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     (torch.tensor([[0., 0, 60, 20]]), (200, 320), 160, 32),
@@ -299,14 +341,23 @@ EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     'The letterbox scales by the longest side of the image, which is not always the height.':
         dict(by=lambda hw: hw[0]),
     'A box exactly as long as a cell is no longer small: less than, not less or equal.':
-        dict(strict=False)})
+        dict(strict=False),
+    'That is how many boxes are small; their *share* is wanted: divide by the number of boxes.':
+        dict(count=True),
+    'You scale width and height by two factors, which squeezes the image: one factor, '
+    'size / longest side, is for both.': dict(squeeze=True),
+    'You compare areas: small means that the longer *side* is less than a cell.':
+        dict(area=True)})
 
 # %% ../nbs/19_exercises.ipynb #guesser
-def _guesser(counts, absent='out', percent=False, guess=max, swap=False):
+def _guesser(counts, absent='out', percent=False, guess=max, swap=False,
+             place=False):
     "Accuracy over objects, and mean over classes, of one who always names the most frequent class."
     counts = counts.tolist()
     classes = [c for c in counts if c] if absent == 'out' else counts
     over_objects, over_classes = guess(classes) / sum(counts), 1 / len(classes)
+    if place:
+        over_objects = counts.index(max(counts)) / sum(counts)
     out = (over_classes, over_objects) if swap else (over_objects, over_classes)
     return torch.tensor(out) * (100 if percent else 1)
 
@@ -316,16 +367,23 @@ EXERCISES['01_guesser'] = Exercise(_guesser, cases=lambda: [
     'A class without objects has no accuracy: leave it out of the mean.': dict(absent='in'),
     'The two have changed places: over objects first, then over classes.': dict(swap=True),
     'Shares are wanted, from 0 to 1, not percent.': dict(percent=True),
-    'You guess the rarest class: the most frequent one pays better.': dict(guess=min)})
+    'You guess the rarest class: the most frequent one pays better.': dict(guess=min),
+    'You divide the *place* of the most frequent class (argmax); its count (max) is wanted.':
+        dict(place=True)})
 
 # %% ../nbs/19_exercises.ipynb #unpad
-def _unpad(square, hw, turned=False, up=True, where='middle', cut=round):
+def _unpad(square, hw, turned=False, up=True, where='middle', cut=round,
+           late=False):
     "The part of a square that holds the image."
     h, w = hw[::-1] if turned else hw
     size = len(square)
     nh, nw = max(1, cut(h * size / max(h, w))), max(1, cut(w * size / max(h, w)))
     top, left = (((size - nh) // 2, (size - nw) // 2) if where == 'middle' else (0, 0) if where
                  == 'first' else (size - nh, size - nw))
+    if late:
+        top, left = (size - nh + 1) // 2, (size - nw + 1) // 2
+    if up == 'negative':
+        return square[top:-top, left:-left]
     if not up:
         return (square[top:size - top or None, left:size - left or None] if where
                 == 'middle' else square)
@@ -347,17 +405,25 @@ EXERCISES['02_unpad'] = Exercise(_unpad, cases=lambda: [
     'one more: take new_h rows from `top` on.': dict(up=False),
     'The new side is rounded to the nearest whole pixel; you cut the fraction off.':
         dict(cut=math.floor),
-    'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil)})
+    'The new side is rounded to the nearest whole pixel; you rounded up.': dict(cut=math.ceil),
+    'Where nothing is missing, `top` is 0, and a slice that ends at -0 is empty: take new_h rows '
+    'from `top` on.': dict(up='negative'),
+    'Of an odd number of missing rows the *far* border has one more: round the near one down.':
+        dict(late=True)})
 
 # %% ../nbs/19_exercises.ipynb #growth
-def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False):
+def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False, less=False,
+            undivided=False):
     "Area of the upright box around a turned box, over the area of the box."
     a = degrees if radians else math.radians(degrees)
     c, s = (math.cos(a), math.sin(a)) if bare else (abs(math.cos(a)), abs(math.sin(a)))
     if minus:
         s = -s
     new_w, new_h = w * c + h * s, w * s + h * c
-    return new_w / w if side else new_w * new_h / (w * h)
+    if side:
+        return new_w / w
+    area = new_w * new_h
+    return area if undivided else area / (w * h) - (1 if less else 0)
 
 EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     (10, 10, 0), (20, 20, 45), (10, 30, 90), (20, 80, 10), (20, 80, -10), (20, 80, 100),
@@ -365,17 +431,24 @@ EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     'math.sin and math.cos take radians: math.radians turns degrees into them.': dict(radians=True),
     'The parts add up: width times cosine *and* height times sine.': dict(minus=True),
     'A cosine or a sine may be negative; a length is not. Take absolute values.': dict(bare=True),
-    'That is how much wider it gets. The growth of the *area* is wanted.': dict(side=True)})
+    'That is how much wider it gets. The growth of the *area* is wanted.': dict(side=True),
+    'That is the share *by which* the area grows; the ratio of the two areas is 1 more.':
+        dict(less=True),
+    'That is the new area. It is wanted as a multiple of the old one: divide by w * h.':
+        dict(undivided=True)})
 
 # %% ../nbs/19_exercises.ipynb #turn
-def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False):
+def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False,
+                  half=False):
     "Boxes of an image that is turned clockwise by a quarter."
     h, w = hw
     if by == 'width':
         h, w = w, h
     out = []
     for x1, y1, x2, y2 in boxes.tolist():
-        if flip:
+        if half:
+            new = (w - x2, h - y2, w - x1, h - y1)
+        elif flip:
             new = (y1, x1, y2, x2)
         elif clockwise:
             new = ((h - last - y2, x1, h - last - y1, x2) if swap
@@ -397,20 +470,24 @@ EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
     'What was down is left now, and that is measured by the *height* of the old image; you took '
     'the width.': dict(by='width'),
     'You changed x for y and no more. That is a reflection, and writing would be mirrored.':
-        dict(flip=True)})
+        dict(flip=True),
+    'That is half a turn: after a quarter turn, what was a width is a height.': dict(half=True)})
 
 # %% ../nbs/19_exercises.ipynb #quarter
 def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=True, rule='area',
-                  share=.25, least=2):
+                  share=.25, least=2, squeeze=False, sign=1):
     "Boxes of an image that covers a quarter of a mosaic."
     (h, w), (x1, y1, x2, y2), out = hw, quarter, []
     scale = cover((x2 - x1) / w, (y2 - y1) / h)
-    dx, dy = ((x2 - x1 - w * scale) / 2, (y2 - y1 - h * scale) / 2) if centred else (0, 0)
+    across, down = ((x2 - x1) / w, (y2 - y1) / h) if squeeze else (scale, scale)
+    dx = sign * (x2 - x1 - w * across) / 2 if centred else 0
+    dy = sign * (y2 - y1 - h * down) / 2 if centred else 0
     if moved:
         dx, dy = dx + x1, dy + y1
     for b in boxes.tolist():
-        full = [b[0] * scale + dx, b[1] * scale + dy, b[2] * scale + dx, b[3] * scale + dy]
-        part = [max(full[0], x1), max(full[1], y1), min(full[2], x2), min(full[3], y2)]
+        full = [b[0] * across + dx, b[1] * down + dy, b[2] * across + dx, b[3] * down + dy]
+        part = [min(max(v, low), high)
+                for v, low, high in zip(full, (x1, y1, x1, y1), (x2, y2, x2, y2))]
         pw = part[2] - part[0]
         ph = part[3] - part[1]
         area = (full[2] - full[0]) * (full[3] - full[1])
@@ -439,7 +516,13 @@ EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
     'The visibility rule is missing: of a box that is cut, a quarter of the area must be left, and '
     '2 pixels each way.': dict(rule='touch'),
     'Compare areas at one scale: what is left of the scaled box, with the whole of the *scaled* '
-    'box.': dict(rule='square')})
+    'box.': dict(rule='square'),
+    'You cut the boxes and then give back all of them: only those that stay are wanted, '
+    '`cut[keep]`.': dict(rule='all'),
+    'You scale width and height by two factors, which squeezes the image: take the larger of the '
+    'two for both.': dict(squeeze=True),
+    'The image is moved the wrong way: what is too much hangs over *before* the quarter begins, so '
+    'half of it is subtracted.': dict(sign=-1)})
 
 # %% ../nbs/19_exercises.ipynb #iou
 def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True):
@@ -459,6 +542,8 @@ def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True)
         total = {'both': mine + other - inter, 'twice': mine + other,
                  'off twice': mine + other - 2 * inter,
                  'mine': mine, 'other': other, 'less': min(mine, other)}[union]
+        if guard == 'clamp':
+            total = max(total, 1e-7)
         ious.append(inter / total if total else 0. if guard else math.copysign(math.inf, inter)
                     if inter else math.nan)
     return torch.tensor(ious)
@@ -489,7 +574,12 @@ EXERCISES['03_iou'] = Exercise(_iou, most=40, cases=lambda: [
     'You divide by the smaller of the two areas. The union is what both cover together.':
         dict(union='less'),
     'Two boxes without area give 0 / 0, which is nan: keep the union above 0 before you divide.':
-        dict(guard=False)})
+        dict(guard=False),
+    'The overlap is still negative where boxes do not meet: clamp its width and height at 0; '
+    'clamping the union does not mend that.': dict(clamp='no', guard='clamp'),
+    'Clamp width and height of the overlap each, not their product: of boxes apart in both '
+    'directions both are negative, and two negatives make a plus.':
+        dict(clamp='product', guard='clamp')})
 
 # %% ../nbs/19_exercises.ipynb #voc
 def _voc_to_coco(boxes, shift=1, grow=1, form='corner'):
@@ -513,11 +603,13 @@ EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
         dict(grow=0),
     'The last two numbers are right and bottom edges: COCO wants width and height.':
         dict(form='edges'),
-    "COCO's box begins with its top left corner, not with its centre.": dict(form='centre')})
+    "COCO's box begins with its top left corner, not with its centre.": dict(form='centre'),
+    'The +1 is there twice: from edges that have been moved by 1 the width is a plain difference.':
+        dict(grow=2)})
 
 # %% ../nbs/19_exercises.ipynb #merge
 def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=True, strict=True,
-               order='falling', merge=True):
+               order='falling', merge=True, divide=True):
     "NMS whose winners become the mean of their group."
     s, out = scores.tolist(), []
     turn = sorted(range(len(s)), key={'falling': lambda i: -s[i], 'rising': lambda i: s[i],
@@ -532,9 +624,13 @@ def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=Tr
         if left:
             near = [i for i in near if i not in gone]
         gone |= {best, *near}
-        group = ([best] if winner else []) + near
+        group = ([best] if winner is True else []) + near
+        if winner == 'alone':
+            group = near or [best]
         weight = torch.tensor([s[i] if weighted else 1. for i in group])
-        mean = (boxes[group] * weight[:, None]).sum(0) / weight.sum()
+        mean = (boxes[group] * weight[:, None]).sum(0)
+        if divide:
+            mean = mean / weight.sum()
         out.append(mean if merge else boxes[best])
     return torch.stack(out)
 
@@ -556,11 +652,15 @@ EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     'A box that overlaps by exactly the threshold stays: only more than that joins the group.':
         dict(strict=False),
     'You begin with the lowest score: sort by falling score.': dict(order='rising'),
-    'You take the boxes as they come: go through them by falling score.': dict(order='given')})
+    'You take the boxes as they come: go through them by falling score.': dict(order='given'),
+    'Divide by the sum of the weights: without that, boxes shrink with their scores.':
+        dict(divide=False),
+    'The winner belongs to its group also where it has removed others: it has the largest weight.':
+        dict(winner='alone')})
 
 # %% ../nbs/19_exercises.ipynb #soft
 def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winner=False,
-              normal=False):
+              normal=False, sort=False):
     "Scores after Soft-NMS with a Gaussian."
     s, left, done = scores.tolist(), list(range(len(scores))), []
     fixed = sorted(left, key=lambda i: -s[i])
@@ -572,7 +672,7 @@ def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winne
             s[i] *= math.exp(-(ious[i]**2 if square else ious[i])
                              / (2 * sigma**2 if normal else sigma))
         done.append(best)
-    return torch.tensor(s)
+    return torch.tensor(sorted(s, reverse=True) if sort else s)
 
 EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     (torch.tensor([[0., 0, 4, 4], [1, 0, 5, 4]]), torch.tensor([.9, .8]), 0.3),
@@ -587,10 +687,12 @@ EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
     'A box that has had its turn loses nothing more: weaken only those that are still left.':
         dict(taken=True),
     'The winner weakens itself, since its IoU with itself is 1: leave it out.': dict(winner=True),
-    'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True)})
+    'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True),
+    'The scores are right, but sorted: give them back in the order of the boxes.': dict(sort=True)})
 
 # %% ../nbs/19_exercises.ipynb #cells
-def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, strides=(32, 16, 8)):
+def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, own=True,
+           strides=(32, 16, 8)):
     "Row and column of each box's cell on each grid."
     out = []
     for stride in strides:
@@ -598,7 +700,8 @@ def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, s
             x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]
             row, col = cut(y / stride), cut(x / stride)
             if last:
-                row, col = min(row, size // stride - 1), min(col, size // stride - 1)
+                most = size // (stride if own else 32) - 1
+                row, col = min(row, most), min(col, most)
             out.append((col, row) if swap else (row, col))
     return torch.tensor(out).reshape(3, -1, 2)
 
@@ -613,6 +716,7 @@ EXERCISES['04_cells'] = Exercise(_cells, most=60, cases=lambda: [
     'into another cell.': dict(cut=round),
     'A centre right on the far edge still belongs to the last cell, number size / stride - 1.':
         dict(last=False),
+    'The number of the last cell is another one on each grid: size / stride - 1.': dict(own=False),
     'The coarsest grid comes first: strides 32, 16, 8.': dict(strides=(8, 16, 32))})
 
 # %% ../nbs/19_exercises.ipynb #recall
@@ -621,7 +725,7 @@ def _wh_iou(a, b):
     return inter / (a[0] * a[1] + b[0] * b[1] - inter)
 
 def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_best=False,
-                     mean=False, grouped=True):
+                     mean=False, grouped=True, pairs=False):
     "Share of the boxes that have a passable anchor on each scale."
     groups = (anchors if grouped else anchors.transpose(0, 1)).tolist()
     # (N, 3, 3)
@@ -630,16 +734,25 @@ def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_be
         return v > threshold if strict else v >= threshold
     best = [max(range(3), key=lambda s: max(i[s])) for i in ious]
     def share(s):
+        if pairs:
+            return [sum(map(passes, i[s])) / 3 for i in ious]
         return [need(map(passes, i[s])) and (not only_best or best[n] == s)
                 for n, i in enumerate(ious)]
     return torch.tensor([sum(max(i[s]) for i in ious) / len(ious) if mean
                          else sum(share(s)) / len(ious) for s in range(3)])
+
+def _boxes_last(wh, anchors, threshold):
+    "The table of IoUs read as if the boxes were its last axis."
+    flat = anchors.reshape(9, 2).tolist()
+    iou = torch.tensor([[_wh_iou(box, a) for a in flat] for box in wh.tolist()])
+    return (iou.view(3, 3, -1).amax(2) >= threshold).float().mean(0)
 
 EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
     (wh, torch.tensor([[[80., 80], [80, 40], [80, 160]], [[40, 40], [20, 40], [40, 20]],
                        [[10, 10], [10, 20], [20, 10]]]), t)
     for wh, t in ((torch.tensor([[80., 80]]), .5),
                   (torch.tensor([[10., 10], [10, 40], [40, 40], [60, 60]]), .5),
+                  (torch.tensor([[10., 10], [10, 13]]), .8),
                   (torch.rand(200, 2, generator=torch.Generator().manual_seed(7)) * 100 + 2, .6))],
                                   mistakes={
     'A box at exactly the threshold counts, too: IoU >= threshold.': dict(strict=True),
@@ -649,17 +762,27 @@ EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
     'That is the mean of the best IoUs. Recall does not ask how close: count the boxes that reach '
     'the threshold.': dict(mean=True),
     'Your groups take one anchor of each scale. The first axis of `anchors` is the scale, the '
-    'second the three anchors on it.': dict(grouped=False)})
+    'second the three anchors on it.': dict(grouped=False),
+    'You average over the three anchors, too: a box counts once, as soon as one of them fits.':
+        dict(pairs=True),
+    'The threshold is an argument; yours is always 0.5.':
+        lambda wh, anchors, threshold: _recall_by_scale(wh, anchors),
+    'The boxes are the first axis of the IoUs, and stay the first: (N, 9) becomes (N, 3, 3).':
+        _boxes_last})
 
 # %% ../nbs/19_exercises.ipynb #raw
 def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True, log=True,
-                 cells=False, upside=False, bare=False):
+                 cells=False, upside=False, bare=False, grid_anchor=False):
     "What the network must say so that `decode` gives this box."
     x1, y1, x2, y2 = box.tolist()
     at = [v / stride for v in {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]]
     if fraction:
         at = [v - math.floor(v) for v in at]
-    if logit:
+    if logit == 'log':
+        at = [math.log(v) if v > 0 else -math.inf for v in at]
+    elif logit == 'sigmoid':
+        at = [1 / (1 + math.exp(-v)) for v in at]
+    elif logit:
         at = [math.log(v / (1 - v)) if 0 < v < 1 else math.nan if v else -math.inf for v in at]
     size = [(x2 - x1) / (1 if bare else anchor[0].item()),
             (y2 - y1) / (1 if bare else anchor[1].item())]
@@ -667,6 +790,8 @@ def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True,
         size = [1 / v for v in size]
     if cells:
         size = [v / stride for v in size]
+    if grid_anchor:
+        size = [v * stride for v in size]
     return torch.tensor(at + ([math.log(v) for v in size] if log else size))
 
 EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
@@ -683,6 +808,12 @@ EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
     'x and y tell where the *centre* lies; you took the top left corner.': dict(point='corner'),
     'The anchor is in pixels, as the box is: width and height are not divided by the stride.':
         dict(cells=True),
+    'The inverse of the sigmoid is not the logarithm alone, it is the logit: ln p - ln(1 - p).':
+        dict(logit='log'),
+    'That is the sigmoid once more: `decode` takes it, and you need its inverse, the logit.':
+        dict(logit='sigmoid'),
+    'You divide the anchor by the stride. Much public code has its anchors in cells; here anchor '
+    'and box are both in pixels.': dict(grid_anchor=True),
     'Upside down: it is the box over the anchor, as `decode` multiplies the anchor.':
         dict(upside=True),
     'Width and height are told in anchors: divide by the anchor before you take the logarithm.':
@@ -706,6 +837,17 @@ def _assign(iou, free=True, second=True, order='file', push=False, lost=-1):
         taken |= set(choice)
     return torch.tensor([out[n] for n in range(len(table))])
 
+def _best_pair_first(iou):
+    "The largest IoU of the whole table is served first, then the largest of what is left."
+    table = iou.clone()
+    out = [-1] * len(table)
+    for _ in range(min(3, len(table))):
+        box, anchor = divmod(int(table.argmax()), 3)
+        out[box] = anchor
+        table[box] = -1
+        table[:, anchor] = -1
+    return torch.tensor(out)
+
 EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     (torch.tensor([[.9, .5, .1], [.8, .6, .2]]),), (torch.tensor([[.5, .4, .3], [.9, .8, .1]]),),
     (torch.tensor([[.9, .8, .7], [.6, .9, .5], [.3, .4, .8], [.7, .6, .9]]),),
@@ -715,20 +857,23 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     'A box whose best anchor is taken is not lost: it takes the best of those that are free.':
         dict(second=False),
     'The boxes are served in the order of the file, not the best fit first.': dict(order='best'),
+    'You take the best pair of the whole table first. Here the boxes come one after the other, and '
+    'an earlier one may take what fits a later one better.': _best_pair_first,
     'First come, first served: a later box does not push out an earlier one.': dict(push=True),
     'A box that finds no free anchor is lost: it gets -1.': dict(lost=0)})
 
 # %% ../nbs/19_exercises.ipynb #shapes
 def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False,
-                   joined=False):
+                   joined=False, anchors_first=True, batch=False):
     "Shapes of the three outputs for one image."
     out = []
     for stride in (32, 16, 8)[::order]:
         rows, cols = height // stride, (height if square else width) // stride
         if turned:
             rows, cols = cols, rows
-        out.append((3 * (five + num_classes), rows, cols) if joined
-                   else (3, rows, cols, five + num_classes))
+        shape = (3, rows, cols) if anchors_first else (rows, cols, 3)
+        shape = ((1,) if batch else ()) + shape + (five + num_classes,)
+        out.append((3 * (five + num_classes), rows, cols) if joined else shape)
     return torch.tensor(out)
 
 EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
@@ -740,17 +885,20 @@ EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
         dict(turned=True),
     'You took the height for both: columns come from the width.': dict(square=True),
     'The head splits its channels: three anchors and the numbers of each are axes of their own, '
-    'the numbers last.': dict(joined=True)})
+    'the numbers last.': dict(joined=True),
+    'The anchors come before the cells: (3, rows, columns, 5 + classes).':
+        dict(anchors_first=False),
+    'The shapes are asked for without the batch axis: four numbers each.': dict(batch=True)})
 
 # %% ../nbs/19_exercises.ipynb #params
 def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=True,
-                      blocks='all', back=9):
+                      blocks='all', back=9, leaving=True):
     "Trainable parameters of one stage of the backbone."
-    def brick(a, b, kernel):
-        return a * b * kernel + norm * b + (b if bias else 0)
+    def conv_block(a, b, kernel):
+        return a * b * kernel + norm * (b if leaving else a) + (b if bias else 0)
     middle = nf // 2 if narrow else nf
-    block = brick(nf, middle, 1) + brick(middle, nf, back)
-    return (brick(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
+    block = conv_block(nf, middle, 1) + conv_block(middle, nf, back)
+    return (conv_block(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
 
 EXERCISES['05_params'] = Exercise(_stage_parameters,
                                   cases=lambda: [(2, 4, 1), (2, 4, 3), (32, 64, 1), (512, 1024, 4)],
@@ -758,6 +906,8 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
     'Batch norm is missing: it has a scale and a shift for each channel that leaves the block.':
         dict(norm=0),
     'Batch norm has a scale *and* a shift: two for each channel.': dict(norm=1),
+    'Batch norm comes after the convolution: it has a scale and a shift for each channel that '
+    'leaves it, not for those that enter.': dict(leaving=False),
     'The running mean and variance are no parameters: nothing trains them. Two for each channel '
     'are left.': dict(norm=4),
     'The convolutions have no bias: batch norm, right after them, has a shift of its own.':
@@ -771,15 +921,18 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
         dict(back=1)})
 
 # %% ../nbs/19_exercises.ipynb #window
-def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False):
+def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False,
+            edge=False, inside=False):
     "First pixel and the one after the last that a cell can see."
     a, b = cell, cell + 1
     for kernel, stride in (reversed(layers) if back else layers):
         a = a * stride - (kernel // 2 if pad else 0)
-        b = (b - 1) * stride - (kernel // 2 if pad else 0) + kernel
+        b = (b if edge else b - 1) * stride - (kernel // 2 if pad else 0) + kernel - edge
     if middle:
         step, field = math.prod(s for _, s in layers), b - a
         a, b = (cell + .5) * step - field / 2, (cell + .5) * step + field / 2
+    if inside:
+        a = max(a, 0)
     return torch.tensor([a, b - inclusive])
 
 EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
@@ -790,6 +943,9 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
     'Go back from the last layer to the first: the cell is one of the last map.': dict(back=False),
     'The second number is an edge: the one after the last pixel that is seen.':
         dict(inclusive=True),
+    'Follow the last *pixel* back through the layers, and add 1 only at the end. You carry the '
+    'edge after it through them, and it goes too far with each stride of 2.': dict(edge=True),
+    'Positions in the padding count as seen, so the first may be negative.': dict(inside=True),
     'The width is right, the place is not: with stride 2 and a kernel of 3 the window is not '
     'centred on the cell. Follow both its ends back.': dict(middle=True)})
 
@@ -797,11 +953,14 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
 def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='scaled',
           axis=0, keep=True):
     "A convolution's weight and bias that do what it and its batch norm did."
-    g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
+    if root == 'none':
+        g = scale
+    else:
+        g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
     bias = {'scaled': shift - g * mean, 'bare': shift - mean, 'no': shift,
             'plus': shift + g * mean}[centre]
-    return weight * g.reshape([-1, 1, 1, 1] if axis == 0
-                              else [1, -1, 1, 1]), bias if keep else bias - shift
+    shape = {0: [-1, 1, 1, 1], 1: [1, -1, 1, 1], 3: [-1]}[axis]
+    return weight * g.reshape(shape), bias if keep else bias - shift
 
 def _fold_cases():
     def one(*v):
@@ -823,18 +982,23 @@ EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
     "The mean's sign: batch norm takes it off.": dict(centre='plus'),
     'The scale belongs to the channels that *leave* the convolution, the first axis of its weight.':
         dict(axis=1),
+    'g has one number for each channel that leaves, but in `weight * g` it meets the *last* axis, '
+    'along the kernel: give it the shape (nf, 1, 1, 1).': dict(axis=3),
+    'The variance is missing: batch norm divides by the standard deviation.': dict(root='none'),
     "Batch norm's own shift is missing in the bias.": dict(keep=False)})
 
 # %% ../nbs/19_exercises.ipynb #start
 def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anchors=3, off=True,
-                 log=math.log, pays='log'):
+                 log=math.log, pays='log', class_sum=False):
     "Class and no-object terms of the better form before training, by scale."
     out = []
     for stride in (32, 16, 8):
         empty = anchors * (size // stride)**2 - (n_boxes if off else 0)
-        each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior)}[pays]
-        out.append((lam[0] * log(num_classes),
-                    lam[1] * empty * each / (n_boxes if per == 'box' else empty)))
+        each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior),
+                'sign': log(1 - prior)}[pays]
+        below = {'box': n_boxes, 'place': empty, 'none': 1}[per]
+        out.append((lam[0] * log(num_classes) * (n_boxes if class_sum else 1),
+                    lam[1] * empty * each / below))
     return torch.tensor(out)
 
 EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
@@ -842,6 +1006,12 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
     'The weights are missing: the class term counts five times.': dict(lam=(1., 1.)),
     'These are means over the empty slots. The better form takes the sum, and divides it by the '
     'number of boxes.': dict(per='place'),
+    'The weight of no-object is 1 here, and not the 1.6 of the chapter.': dict(lam=(5., 1.6)),
+    'What the empty slots pay is added up, and then divided by the number of boxes.':
+        dict(per='none'),
+    'The class term is divided by the number of boxes, too: as many pay, so the mean is ln C.':
+        dict(class_sum=True),
+    'The sign: ln(1 - prior) is negative, and a slot pays -ln(1 - prior).': dict(pays='sign'),
     'Each cell has three slots, one for each anchor.': dict(anchors=1),
     'The positive slots pay no no-object term: take the boxes off the number of slots.':
         dict(off=False),
@@ -853,7 +1023,7 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #alarms
 def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='calls', percent=True,
-                     strict=True):
+                     strict=True, none=math.nan):
     "Of the slots that call \"object\", the share that hold one, in percent."
     calls = hits = full = 0
     for z, k in zip(logits.tolist(), kind.tolist()):
@@ -863,7 +1033,12 @@ def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='call
             continue
         calls, hits, full = calls + call, hits + (call and k != 0), full + (k == 1)
     below = {'calls': calls, 'full': full, 'all': len(kind)}[of]
-    return hits / below * (100 if percent else 1) if below else math.nan
+    return hits / below * (100 if percent else 1) if below else none
+
+def _quiet_share(logits, kind, t):
+    "No-object accuracy: of the empty slots, the share that does not call, in percent."
+    empty = kind == 0
+    return (100 * (empty & (logits.sigmoid() <= t)).sum() / empty.sum()).item()
 
 EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
     (torch.tensor([3., -2, -5, 2]), torch.tensor([1, 0, 0, 0]), .05),
@@ -880,6 +1055,9 @@ EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
         lambda z, k, t: _alarm_precision(z, k.clamp(min=0), t),
     'That is the object accuracy, the share of *positive* slots that call. Here you divide by the '
     'number of calls.': dict(of='full'),
+    'That is the no-object accuracy, the share of *empty* slots that do not call. Here the slots '
+    'that call are asked.': _quiet_share,
+    'Where nothing calls there is no share: nan, and not 0.': dict(none=0.),
     'You divide by all slots: only those that call are asked.': dict(of='all'),
     'The answer is wanted in percent.': dict(percent=False),
     'A slot calls when its objectness is *above* t.': dict(strict=False)})
@@ -951,6 +1129,40 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
     'use the BCE that takes logits.': dict(ends='cut')})
 
+# %% ../nbs/19_exercises.ipynb #term
+def _objectness_term(logits, iou, images, target='iou', squared=False, both=True, by='larger'):
+    "What the positive slots of one grid pay for their objectness, before lambda."
+    total = 0.
+    for z, u in zip(logits.tolist(), iou.tolist()):
+        u = u if target == 'iou' else 1.
+        p = 1 / (1 + math.exp(-z))
+        right = math.log1p(math.exp(-abs(z))) + max(-z, 0)  # -ln p
+        wrong = right + z                                   # -ln(1 - p)
+        if squared:
+            total += (p - u)**2
+        else:
+            total += u * right + ((1 - u) * wrong if both else 0)
+    below = {'larger': max(len(logits), images), 'slots': len(logits), 'images': images,
+             'none': 1}[by]
+    return torch.tensor(total / below if below else math.nan)
+
+EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
+    (torch.tensor([0.]), torch.tensor([1.]), 1),
+    (torch.tensor([0., -2]), torch.tensor([.5, .8]), 1),
+    (torch.tensor([1.]), torch.tensor([.6]), 4), (torch.zeros(0), torch.zeros(0), 2),
+    (torch.tensor([120., -120]), torch.tensor([.3, .9]), 1),
+    (torch.linspace(-4, 4, 12), torch.linspace(1, 0, 12), 3)], mistakes={
+    'The target is the IoU of the box and not 1: a slot whose box fits badly should say so.':
+        dict(target='one'),
+    'That is the squared error of the original form.': dict(squared=True),
+    'A soft target has two parts: u · (-ln p) + (1 - u) · (-ln(1 - p)). You took only the first.':
+        dict(both=False),
+    'Divide by the number of images where it is larger than that of the positive slots; with no '
+    'slot at all, the mean would be nan.': dict(by='slots'),
+    'Divide by the number of positive slots, unless there are more images than that.':
+        dict(by='images'),
+    'That is the sum: divide it by the number of positive slots, or of images.': dict(by='none')})
+
 # %% ../nbs/19_exercises.ipynb #place
 def _place(lr, min_lr, max_lr, steps, log=True, gaps=True, whole=False):
     "The step at which a ramp passes a rate."
@@ -966,13 +1178,18 @@ EXERCISES['07_place'] = Exercise(_place, cases=lambda: [
     'From the first of 100 steps to the last there are 99 strides: the last step has the number '
     'steps - 1.': dict(gaps=False),
     'A rate may lie between two steps: do not round.': dict(whole=True),
+    'Steps are counted from 0: the first rate is at step 0, not 1.': lambda lr, a, b, n:
+        math.log(lr / a) / math.log(b / a) * (n - 1) + 1,
+    'That is the share of the way, from 0 to 1: multiply it by the number of strides.':
+        lambda lr, a, b, n: math.log(lr / a) / math.log(b / a),
     'The ramp begins at min_lr: it is lr / min_lr whose logarithm counts.': lambda lr, a, b, n:
         math.log(lr) / math.log(b / a) * (n - 1),
     'The way goes from min_lr to max_lr: divide by ln(max_lr / min_lr), not by '
     'ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1)})
 
 # %% ../nbs/19_exercises.ipynb #both
-def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, twice=False):
+def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, front=True,
+                 twice=False):
     "The mean of a running average from the left and one from the right."
     def one(values):
         average, out = 0., []
@@ -985,6 +1202,8 @@ def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, 
         return one(left[::-1])[::-1]
     if not back:
         return left
+    if not front:
+        return one(losses[::-1])[::-1]
     right = one(losses[::-1])[::-1 if turned else 1]
     return [(a + b) / (2 if mean else 1) for a, b in zip(left, right)]
 
@@ -997,6 +1216,8 @@ EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
         dict(turned=False),
     'Take the mean of the two halves, not their sum.': dict(mean=False),
     'The backward half is missing: smooth the losses in reverse order, too.': dict(back=False),
+    'The forward half is missing: that is the average from the right alone.':
+        dict(front=False),
     'You smooth what is smoothed already: the backward half goes over the losses themselves.':
         dict(twice=True)})
 
@@ -1042,8 +1263,9 @@ EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
     'It ends at a 10,000th of where it *started*, and that was a 25th of the peak.':
         dict(end=25e-4),
     'It ends at a 10,000th of where it started, small but not zero.': dict(end=0),
-    'Steps are counted from 0: the peak is at step warmup * steps - 1.': dict(top=0),
-    'Steps are counted from 0: the last one is steps - 1, and there the fall ends.': dict(last=0)})
+    'The peak is at step warmup * steps - 1, since steps are counted from 0.': dict(top=0),
+    'The last step is steps - 1, since steps are counted from 0, and there the fall ends.':
+        dict(last=0)})
 
 # %% ../nbs/19_exercises.ipynb #average
 def _start_left(updates, decay, warm=True, pick=min, first=1, came=False):
@@ -1060,7 +1282,9 @@ EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [
     'Updates are counted from 1: the first keeps min(decay, 2 / 11).': dict(first=0),
     'That is what has come in: what is left of the start is the rest.': dict(came=True),
     'What one update keeps, the next keeps a share of: multiply them all.': lambda n, d:
-        min(d, (1 + n) / (10 + n)) if n else 1.})
+        min(d, (1 + n) / (10 + n)) if n else 1.,
+    'Each update keeps a share of its own: multiply them, and do not take a power of the last.':
+        lambda n, d: min(d, (1 + n) / (10 + n))**n})
 
 # %% ../nbs/19_exercises.ipynb #left
 def _still_to_come(n, size, seed, epoch, batches, by='both', skip='images', part='rest',
@@ -1079,7 +1303,7 @@ EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [
     'So many *batches* were seen, of `size` images each: leave batches * size out.':
         dict(skip='batches'),
     'Those are the images that it has had; the others are wanted.': dict(part='seen'),
-    'In the order of the epoch: do not sort.': dict(order=False)})
+    'In the order of the epoch: do not sort.': dict(order=False)}, leaves_random=True)
 
 # %% ../nbs/19_exercises.ipynb #spikes
 def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=0, at_least=False):
@@ -1089,7 +1313,8 @@ def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=
         window = losses[max(0, i - last + late):i + late]
         if len(window) < last and not early or not window:
             continue
-        middle = sum(window) / len(window) if of == 'mean' else window[-1]
+        middle = {'mean': sum(window) / len(window), 'median': statistics.median(window),
+                  'last': window[-1]}[of]
         if loss > factor * middle or at_least and loss == factor * middle:
             found.append(i + offset)
     return found
@@ -1098,15 +1323,20 @@ def _loss_lists():
     flat = [1.] * 10
     return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), (flat + [1.9, 3.5], 2.),
             ([5., 20.] + flat + [3., 12.], 2.),
-            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.)]
+            ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.),
+            ([1.] * 9 + [11., 3., 5.], 2.)]
 
 EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
     'Compare with the ten steps *before*: the new loss is among those that you average.':
         dict(late=True),
     'The first ten steps are never spikes: wait until there are ten losses.': dict(early=True),
     'Compare with the mean of the ten before, not with the last one alone.': dict(of='last'),
+    'Compare with the *mean* of the ten before, not with their median.': dict(of='median'),
     'Ten steps, no more: forget the older ones.': dict(last=11),
-    'Steps are counted from 0, as `batch_idx` does.': dict(offset=1),
+    'Steps are counted from 0: after the first, `trainer.global_step` is 1 already.':
+        dict(offset=1),
+    '`batch_idx` starts again in each epoch: the number of a step over the whole run follows from '
+    '`trainer.global_step`.': lambda losses, factor: [i % 7 for i in _spikes(losses, factor)],
     'More than `factor` times, not as much as that.': dict(at_least=True)})
 
 # %% ../nbs/19_exercises.ipynb #port
@@ -1130,10 +1360,14 @@ def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False):
 
 def _port_cases():
     draw = torch.Generator().manual_seed(1)
-    sizes = ((1, 1), (3, 1), (3, 4))  # batches, epochs
-    return [([(torch.randn(4, 2, generator=draw), torch.randn(4, 1, generator=draw))
-              for _ in range(n)], epochs)
-            for n, epochs in sizes]
+    cases = []
+    for batches, images, epochs in ((1, 1, 1), (2, 1, 2), (3, 4, 4)):  # small ones can be read
+        data = []
+        for _ in range(batches):
+            data.append((torch.randn(images, 2, generator=draw),
+                         torch.randn(images, 1, generator=draw)))
+        cases.append((data, epochs))
+    return cases
 
 EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The schedule steps once an epoch in the loop: that is what Lightning does unless `interval` '
@@ -1143,25 +1377,36 @@ EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'The loop takes absolute errors, not squares.': dict(square=True)})
 
 # %% ../nbs/19_exercises.ipynb #curve
-def _verdict(run, low='A', leak='B', over='C', high='D'):
-    "What is the matter with one of four runs."
-    return {low: 'rate too low', leak: 'val leaked', over: 'overfits', high: 'rate too high'}[run]
+_VERDICTS = {'A': 'rate too low', 'B': 'val leaked', 'C': 'overfits', 'D': 'rate too high'}
+_HOW_TO_TELL = {
+    'rate too low': 'with too low a rate both curves creep down together and are far from done.',
+    'val leaked': 'with a leak on so few images the result is too good to be true, the '
+                  'validation loss follows the training loss all the way down.',
+    'overfits': 'there the training loss falls while the validation loss turns and climbs.',
+    'rate too high': 'with too high a rate the losses leap about and do not fall.'}
 
-EXERCISES['08_curve'] = Exercise(_verdict,
-                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)], mistakes={
-    'B and C have changed places: which curve lies above the other? In a leak it is the training '
-    'loss, since augmented images are harder.':
-        dict(leak='C', over='B'),
-    'A and D have changed places: too high a rate leaps, too low a rate creeps.':
-        dict(low='D', high='A'),
-    'A and C have changed places: in which of them does the training loss fall?':
-        dict(low='C', over='A'),
-    'A and B have changed places: in which of them does the training loss fall?':
-        dict(low='B', leak='A')})
+def _verdict(run, moved=None):
+    "What is the matter with one of four runs; `moved`, runs whose verdicts have changed places."
+    return (moved or _VERDICTS)[run]
+
+def _misread():
+    "Every wrong order of the four verdicts, with what would be seen if they were right."
+    mistakes = {}
+    for order in itertools.permutations(_VERDICTS.values()):
+        moved = dict(zip(_VERDICTS, order))
+        wrong = [run for run in moved if moved[run] != _VERDICTS[run]]
+        if wrong:
+            hint = ' '.join(f'{run} is not {moved[run]!r}: {_HOW_TO_TELL[moved[run]]}'
+                            for run in wrong)
+            mistakes[hint] = dict(moved=moved)
+    return mistakes
+
+EXERCISES['08_curve'] = Exercise(_verdict, mistakes=_misread(),
+                                 cases=lambda: [('C',), ('D',), ('A',), ('B',)])
 
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1,
-              first=False):
+              first=False, late=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
     taken, out = set(), []
     for row in iou.tolist():
@@ -1170,8 +1415,10 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
                 else max(able, key=row.__getitem__, default=None))
         if best is None or not (row[best] > threshold if strict else row[best] >= threshold):
             out.append(0)
-        elif difficult[best] and hard is not None:
+        elif difficult[best] and hard is not None and not (late and best in taken):
             out.append(hard)
+            if late:  # a mistake: a difficult object is never taken
+                taken.add(best)
         elif best in taken and once:
             out.append(0)
         else:
@@ -1181,6 +1428,15 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
 
 def _lot(n, m, seed):
     return torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
+
+def _by_object(iou, difficult, threshold):
+    "A wrong way: each object chooses the detection that overlaps it most."
+    out = torch.zeros(len(iou), dtype=torch.int64)
+    for m in range(iou.shape[1]):
+        best = int(iou[:, m].argmax())
+        if iou[best, m] >= threshold:
+            out[best] = -1 if difficult[m] else 1
+    return out
 
 EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     (torch.tensor([[.9, 0], [.8, .1]]), torch.tensor([False, False]), .5),
@@ -1199,6 +1455,10 @@ EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     'A detection whose object is difficult is ignored, -1; you call it false.': dict(hard=0),
     'You forgot the difficult objects: a detection that looks at one is ignored, -1.':
         dict(hard=None),
+    'Ask first whether the object is difficult, then whether it is taken: a difficult object '
+    'can be looked at any number of times.': dict(late=True),
+    'Go through the detections, best score first, and not through the objects: an object goes to '
+    'the first detection that looks at it, not to the one that overlaps it most.': _by_object,
     'A detection looks at the object that it overlaps *most*, not at the first that is near '
     'enough.': dict(first=True)})
 
@@ -1213,6 +1473,21 @@ def _area_ap(hits, positives, envelope='right', over='positives', steps='hits'):
     below = {'positives': positives, 'hits': sum(hits), 'all': len(hits)}[over]
     return total / below if below else 0.
 
+def _precision_recall(hits, positives):
+    hits = hits.float()
+    return hits.cumsum(0) / torch.arange(1, len(hits) + 1), hits.cumsum(0) / positives
+
+def _trapezoids(hits, positives):
+    precision, recall = _precision_recall(hits, positives)
+    return torch.trapezoid(precision, recall).item()
+
+def _eleven(hits, positives):
+    "VOC's average over eleven recalls, as the devkit took it until 2009."
+    precision, recall = _precision_recall(hits, positives)
+    best = [precision[recall >= k / 10 - 1e-6].max() if bool((recall >= k / 10 - 1e-6).any())
+            else torch.tensor(0.) for k in range(11)]
+    return torch.stack(best).mean().item()
+
 EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     (torch.tensor([True, False, True]), 2), (torch.tensor([True, False, False, True, True]), 3),
     (torch.tensor([True, True]), 4),
@@ -1225,7 +1500,11 @@ EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     'any later hit*.': dict(envelope=None),
     'Your running maximum comes from the left, the wrong end: what counts is the best precision '
     'from here on.': dict(envelope='left'),
-    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all')})
+    'Only hits make a step to the right: a false detection adds no area.': dict(steps='all'),
+    'You join the points of the curve by straight lines (trapezoids). VOC takes rectangles under '
+    'the envelope.': _trapezoids,
+    'That is the mean over eleven recalls. Here the exact area is wanted: a rectangle for each '
+    'hit.': _eleven})
 
 # %% ../nbs/19_exercises.ipynb #threshold
 def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False):
@@ -1242,6 +1521,15 @@ def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, al
         if value > best + 1e-12 or last and value > best - 1e-12:
             best, at = value, s
     return at
+
+def _best_f1(scores, hits, positives):
+    shown = scores >= _best_threshold(scores, hits, positives)
+    return 2 * int(hits[shown].sum()) / (int(shown.sum()) + positives)
+
+def _place_of_best(scores, hits, positives):
+    order = scores.argsort(descending=True, stable=True)
+    best = scores[order] == _best_threshold(scores, hits, positives)
+    return int(best.nonzero()[0])
 
 EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2),
@@ -1260,7 +1548,9 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     'That is where precision times recall is largest: F1 divides by their sum.': dict(by='product'),
     'Of several that are equally good the highest score is wanted.': dict(last=True),
     'Detections of equal score are shown together: count them all before you ask.':
-        dict(alone=True)})
+        dict(alone=True),
+    'That is the best F1 itself. The score from which on it is reached is wanted.': _best_f1,
+    'That is the place of the score in the list. The score itself is wanted.': _place_of_best})
 
 # %% ../nbs/19_exercises.ipynb #error-name
 def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
