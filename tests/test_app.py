@@ -623,6 +623,7 @@ def test_the_page_begins_with_an_answer_and_asks_nobody_else(page, files, model)
 def test_upload_move_thresholds_choose_boxes(page, files, model):
     from selenium.webdriver import Keys
     f = files['scene_8']
+    page.open()
     page.upload(f)
     page.shows('#found', show_found(model, f, -1, .25, .45)[0])
     page.keys('#score input[type=range]', Keys.ARROW_LEFT, Keys.ARROW_LEFT)   # by keyboard: 0.15
