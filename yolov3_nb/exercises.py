@@ -86,6 +86,8 @@ def _say(v):
         return textwrap.shorten(f'{type(v).__name__} ({v})', 160)
     if isinstance(v, str):
         return repr(textwrap.shorten(v, 300))
+    if isinstance(v, list) and len(v) < 9 and (not v or isinstance(v[0], list)):
+        return f'[{", ".join(map(_say, v))}]'
     if isinstance(v, dict):
         return '{' + ', '.join(f'{k}: {_say(x)}' for k, x in v.items()) + '}'
     t = (None if isinstance(v, tuple) and any(isinstance(x, Tensor) and x.ndim for x in v)
@@ -93,8 +95,10 @@ def _say(v):
     if t is None:
         return (f'({", ".join(map(_say, v))})' if isinstance(v, (tuple, list)) and len(v) < 9
                 else textwrap.shorten(repr(v), 160))
-    return (_numbers(t.tolist()) if 0 < t.numel() <= 24
-            else f'{t.numel() or "no"} numbers of shape {tuple(t.shape)}')
+    if not t.numel():
+        return '[]'
+    return (_numbers(t.tolist()) if t.numel() <= 24
+            else f'{t.numel()} numbers of shape {tuple(t.shape)}')
 
 def _counterexample(ex, args, got, want):
     "What was given, what came back, and what is right: one sentence."
@@ -103,10 +107,11 @@ def _counterexample(ex, args, got, want):
     if isinstance(got, Exception):
         return f'For {given} it raises {_say(got)}.'
     x, y = _tensor(got), _tensor(want)
-    if x is not None and y is not None and x.shape != y.shape:
+    lists = isinstance(got, list) and isinstance(want, list) and len(got) < 9 and len(want) < 9
+    if x is not None and y is not None and x.shape != y.shape and not lists:
         return (f'For {given} your answer has the shape {tuple(x.shape)}, and {tuple(y.shape)} is '
                 f'wanted.')
-    if y is not None and x is not None and y.numel() > 24:
+    if y is not None and x is not None and y.numel() > 24 and x.shape == y.shape:
         at = tuple((~torch.isclose(x.double(), y.double(), rtol=1e-4,
                                    atol=1e-5)).nonzero()[0].tolist())
         return f'For {given} the number at {list(at)} is {_say(x[at])}, and {_say(y[at])} is right.'
