@@ -264,10 +264,11 @@ def chapter_card(
              if line.strip() and not line.startswith('#|')]
     minutes = [int(m) for m in re.findall(r'^#+ Exercise .*?(\d+) minutes', prose, re.M)]
     needs = re.search(r'You need (.+)', prose)
+    questionnaire = re.search(r'^## Questionnaire$(.*?)(?=^## |\Z)', prose, re.M | re.S)
     return {'number': file.name.split('_')[0], 'file': file.name,
             'title': re.match(r'# (.+)', prose)[1],
             'needs': re.findall(r'\]\((\d+b?)_\w+\.ipynb\)', needs[1] if needs else ''),
             'prose': len(prose.split())/WORDS_A_MINUTE,
             'read': len(prose.split())/WORDS_A_MINUTE + len(lines)/LINES_A_MINUTE,
             'exercises': len(minutes), 'do': sum(minutes),
-            'questions': len(re.findall(r'<summary>Answer', prose))}
+            'questions': questionnaire[1].count('<summary>Answer') if questionnaire else 0}

@@ -844,12 +844,13 @@ def clip_box(
     x1, y1, x2, y2 = box
     said = f'({x1:g}, {y1:g}, {x2:g}, {y2:g})'
     if x2 <= x1 or y2 <= y1:
-        raise InputError(f'{where} has a box without area, {said}: mend or remove that object.')
+        raise InputError(f'{where} has a box without area, {said}: '
+                         'draw it again.')
     cut = max(x1, 0.), max(y1, 0.), min(x2, float(w)), min(y2, float(h))
     inside = cut[0] < cut[2] and cut[1] < cut[3]
     if not inside or max(-x1, -y1, x2 - w, y2 - h) > edge:
-        raise InputError(f'{where} has a box {said} outside its image of {w:g}×{h:g} pixels: mend '
-                         'or remove that object.')
+        raise InputError(f'{where} has a box {said} outside its image of {w:g}×{h:g} pixels: '
+                         'draw it again.')
     return cut
 
 # %% ../nbs/20m_formats.ipynb #annotate
