@@ -86,6 +86,11 @@ def test_a_page_that_the_sidebar_lacks(site):
             == ['nbs/03_boxes.ipynb: is not in the sidebar (_quarto.yml)',
                 'nbs/index.ipynb: is not in the sidebar (_quarto.yml)'])
 
+def test_two_notebooks_with_one_page(site, tmp_path):
+    (tmp_path/'nbs'/'20_boxes.ipynb').write_text('{}')
+    assert site() == ['nbs/20_boxes.ipynb: has the page of nbs/03_boxes.ipynb, boxes.html; '
+                      'rename it']
+
 def test_links_that_no_page_shows(site, tmp_path):
     (tmp_path/'nbs'/'03_boxes.ipynb').write_text(
         json.dumps({'cells': [{'cell_type': 'markdown',

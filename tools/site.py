@@ -284,8 +284,12 @@ def check():
     problems = []
     nav = {local(u, 'index.html', cfg)[0] for u in pages['index.html'].links
            if local(u, 'index.html', cfg)} if 'index.html' in pages else set()
+    made_from = {}
     for nb in notebooks(cfg):
         page = unnumbered(nb).with_suffix('.html').as_posix()
+        first = made_from.setdefault(page, nb)
+        if first != nb:
+            problems.append(f'nbs/{nb}: has the page of nbs/{first}, {page}; rename it')
         if page not in pages:
             problems.append(f'nbs/{nb}: has no page')
         elif cfg.doc_path/page not in nav:
