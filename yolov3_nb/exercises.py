@@ -2238,6 +2238,62 @@ def closed_room(
         raise InputError(f'There is no closed room {name!r}: give one of {", ".join(_ON_SHOW)}.')
     return next(room for room, in EXERCISES[name].cases() if room.fault == _ON_SHOW[name])
 
+# %% ../nbs/19_exercises.ipynb #gain
+def _gain(shares, gains, unnamed=1, least=0, of_time=False, joined=sum):
+    "How many times as fast a step is of which some parts become faster."
+    left = []
+    for part, share in shares.items():
+        if part in gains:
+            left.append(share/max(gains[part], least))
+        else:
+            left.append(share*unnamed)
+    return joined(left) if of_time else 1/joined(left)
+
+def _mean_gain(shares, gains):
+    "The mistake: gains are averaged, where times have to be added."
+    return sum(share*gains.get(part, 1) for part, share in shares.items())
+
+def _gain_cases():
+    return [({'a': .5, 'b': .5}, {'a': 2}),
+            ({'a': .6, 'b': .3, 'c': .1}, {'a': 3, 'b': .5}),
+            ({'a': .75, 'b': .25}, {'a': 3, 'b': 5}),
+            ({'a': .2, 'b': .8}, {})]
+
+EXERCISES['14_gain'] = Exercise(_gain, _gain_cases, {
+    'A part that is not named keeps its time: its gain is 1.': dict(unnamed=0),
+    'A gain below 1 is a loss, and it counts: that part takes longer.': dict(least=1),
+    'That is what remains of the time: the gain is one divided by it.': dict(of_time=True),
+    'Gains cannot be averaged: add up what remains of each part, and divide one by the sum.':
+        _mean_gain,
+    'The parts of a step come one after the other: add up what remains, all of it.':
+        dict(joined=max)})
+
+# %% ../nbs/19_exercises.ipynb #roof
+def _roof(ni, nf, h, w, k, B, P, W, operations=2, size=4, kernels=1, each=False, outputs=1,
+          sides=2, limit=max):
+    "Operations per byte of a convolution, and the least seconds under the roof."
+    weights = ni*nf*k**sides
+    work = operations*B*h*w*weights
+    moved = size*(B*(ni + outputs*nf)*h*w + kernels*weights*(B if each else 1))
+    return work/moved, limit((work/P, moved/W))
+
+EXERCISES['14_roof'] = Exercise(
+    _roof, lambda: [(1, 1, 10, 10, 1, 1, 1., 1.), (1, 1, 10, 10, 1, 1, 1., 1e9),
+                    (2, 3, 4, 5, 3, 8, 1., 1.), (2, 3, 4, 5, 3, 8, 2., .01)], {
+    'The slower of the two limits decides: take the larger time, not the smaller one.':
+        dict(limit=min),
+    'Arithmetic and memory work at the same time: take the larger time, not the sum.':
+        dict(limit=sum),
+    'Memory can be the limit, too: the bytes take their time.': dict(limit=lambda both: both[0]),
+    'Arithmetic can be the limit, too: the operations take their time.':
+        dict(limit=lambda both: both[1]),
+    'Kernels are moved once for the whole batch, not once for each image.': dict(each=True),
+    'Kernels are moved as well.': dict(kernels=0),
+    'The output is moved as well.': dict(outputs=0),
+    'A product and its sum are two operations.': dict(operations=1),
+    'A number in float32 has four bytes.': dict(size=1),
+    'A kernel has k rows and k columns.': dict(sides=1)})
+
 # %% ../nbs/19_exercises.ipynb #check-all
 def _exercise_cells(path):
     "Code between the headings Exercises and Questionnaire; all of it where there is neither."
