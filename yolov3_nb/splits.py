@@ -28,8 +28,8 @@ def join_groups(
     members:list, # indices of those that belong together
 ):
     "Make one group of all groups that the members belong to."
-    near = np.unique(group[members])
-    group[np.isin(group, near[1:])] = near[0]
+    joined = np.unique(group[members])
+    group[np.isin(group, joined)] = joined.min()
 
 def look_alikes(
     prints:list, # fingerprints; None joins no group
