@@ -142,8 +142,8 @@ def predict(argv=None):
                          'give files, folders with images, or patterns.')
     model = to_device(open_weights(args.weights), request.device)
     out, made = new_folder(args.out, 'predictions', JOURNAL)
-    written = out.resolve()  # by an interrupted run, perhaps below a folder of images
-    files = [file for file in files if written not in Path(file).resolve().parents]
+    written = os.path.join(os.path.realpath(out), '')  # perhaps below a folder of images
+    files = [file for file in files if not os.path.realpath(file).startswith(written)]
     try:
         found = predict_files(model, files, out, request, args.annotated, args.progress)
     except (KeyboardInterrupt, SystemExit):
