@@ -157,6 +157,9 @@ def test_a_page_after_nbdev_and_the_processor(monkeypatch):
     for cell, after in zip(cells, cells[1:]):
         if 'show_doc(' in cell['source'] and 'Exported source' in after['source']:
             assert '```' not in ''.join(cell['outputs'][0]['data']['text/markdown'])
+    # what a chapter asks and what a figure shows are marked, for styles.css
+    assert len(re.findall(r'^::: {.predict}$', text, re.M)) > 9
+    assert re.search(r'^::: {.figure-words}\n\*.+\*\n:::$', text, re.M)
     assert all(c['id'].startswith('cell-') for c in cells)
     figures = [c['source'] for c in cells
                if any(k.startswith('image/') for o in c.get('outputs', ())

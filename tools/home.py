@@ -5,18 +5,41 @@ weights/toy finds on it, and where it looked for one of these boxes. It is kept 
 README shows it too; run this again when weights/toy changes."""
 import sys
 from pathlib import Path
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+SIDE, GAP = (540, 405), 18  # of a panel and between two, pixels
+
+def boxes_named(img, boxes, labels, scores=()):
+    """A copy at the size of a panel, with frames and names. On the page it is less than half as
+    wide, and the letters can still be read."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+    from yolov3_nb.data import class_color
+    from yolov3_nb.toyvoc import VOC_CLASSES
+    fonts = Path(matplotlib.get_data_path())/'fonts'/'ttf'
+    font = ImageFont.truetype(str(fonts/'DejaVuSans-Bold.ttf'), 28)
+    sheet = Image.fromarray(img).resize(SIDE, Image.LANCZOS)
+    draw, ratio = ImageDraw.Draw(sheet), SIDE[0]/img.shape[1]
+    for i, (box, label) in enumerate(zip(boxes.tolist(), labels.tolist())):
+        x1, y1, x2, y2 = (ratio*v for v in box)
+        text = VOC_CLASSES[label] + (f' {scores[i]:.2f}' if len(scores) else '')
+        wide = draw.textlength(text, font) + 12
+        left = min(max(x1, 0), SIDE[0] - wide)
+        ink = 'black' if np.dot(class_color(label), (.299, .587, .114)) > 130 else 'white'
+        draw.rectangle([x1, y1, x2, y2], outline=class_color(label), width=5)
+        draw.rectangle([left, y1 - 36, left + wide, y1], fill=class_color(label))
+        draw.text((left + 6, y1 - 18), text, ink, font, anchor='lm')
+    return np.asarray(sheet)
 
 def panels():
-    "Four pictures (H, W, 3) uint8 of one size."
-    import numpy as np
+    "Four pictures (H, W, 3) uint8."
     import torch
     from PIL import Image, ImageDraw
     from yolov3_nb.anchors import encode
     from yolov3_nb.augment import apply_transform, test_transform, unletterbox_boxes
     from yolov3_nb.boxes import cxcywh_to_xyxy
-    from yolov3_nb.data import VOCDataset, class_color, draw_boxes
+    from yolov3_nb.data import VOCDataset, class_color
     from yolov3_nb.gradcam import heat_map, overlay
     from yolov3_nb.model import YOLOv3, detect
     from yolov3_nb.toyvoc import COURSE_IMAGE, make_toyvoc
@@ -44,18 +67,19 @@ def panels():
         draw.line(place([i, 0, i, size]), fill=(255, 255, 255, 220), width=2)
         draw.line(place([0, i, size, i]), fill=(255, 255, 255, 220), width=2)
     with torch.no_grad():
-        found = detect(model(x[None]), model, 0.25)[0]
+        found = detect(model(x[None]), model, 0.3)[0]
     boxes = unletterbox_boxes(found['boxes'], hw, size)
     first = {k: v[:1] for k, v in found.items()}
-    return [img, np.asarray(sheet), draw_boxes(img, boxes, found['labels'], found['scores']),
-            draw_boxes(overlay(img, heat_map(model, img, first)), boxes[:1], found['labels'][:1])]
+    labels, scores = found['labels'], found['scores'].tolist()
+    heat = overlay(img, heat_map(model, img, first))
+    return [img, np.asarray(sheet), boxes_named(img, boxes, labels, scores),
+            boxes_named(heat, boxes[:1], labels[:1])]
 
 def main():
     from PIL import Image
-    side, gap = (360, 270), 12
-    sheet = Image.new('RGB', (4 * side[0] + 3 * gap, side[1]), 'white')
+    sheet = Image.new('RGB', (4*SIDE[0] + 3*GAP, SIDE[1]), 'white')
     for i, panel in enumerate(panels()):
-        sheet.paste(Image.fromarray(panel).resize(side, Image.LANCZOS), (i * (side[0] + gap), 0))
+        sheet.paste(Image.fromarray(panel).resize(SIDE, Image.LANCZOS), (i*(SIDE[0] + GAP), 0))
     sheet.save(ROOT/'nbs'/'home.jpg', quality=82, optimize=True)
 
 if __name__ == '__main__':

@@ -130,6 +130,13 @@ def predict_parser()->FlagParser:
     other_names(p)
     return p
 
+def _is_below(file, folder):
+    "Whether a file is in a folder, such as the one that an interrupted run has written to"
+    try:
+        return Path(folder).resolve() in Path(file).resolve().parents
+    except (OSError, ValueError, RuntimeError):  # no path; reading it will say so
+        return False
+
 @command
 def predict(argv=None):
     "Find objects in images (`yolov3_predict`)"
@@ -142,8 +149,7 @@ def predict(argv=None):
                          'give files, folders with images, or patterns.')
     model = to_device(open_weights(args.weights), request.device)
     out, made = new_folder(args.out, 'predictions', JOURNAL)
-    written = out.resolve()  # by an interrupted run, perhaps below a folder of images
-    files = [file for file in files if written not in Path(file).resolve().parents]
+    files = [file for file in files if not _is_below(file, out)]
     try:
         found = predict_files(model, files, out, request, args.annotated, args.progress)
     except (KeyboardInterrupt, SystemExit):

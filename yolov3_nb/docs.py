@@ -33,31 +33,38 @@ def own_docstrings(
     return own
 
 # %% ../nbs/29b_docs.ipynb #documented
+def _plain_signature(
+    code:str, # the block with a signature
+)->str:
+    "A signature without links or backticks in its comments, and without the type of None."
+    code = re.sub(r'\[(`[^`]+`)\]\([^)\s]+\)', r'\1', code).replace(':NoneType=None', '=None')
+    lines = [re.sub(r' # .*', lambda comment: comment[0].replace('`', ''), line)
+             for line in code.splitlines()[1:-1]]
+    return '\n'.join(['```python', *lines, '```'])
+
 def documented(
     text:str, # Markdown that `show_doc` made
     shown:str, # the name that was asked for
     own:dict, # from `own_docstrings`
     source_follows:bool=False, # the page shows the definition itself
 )->str: # Markdown
-    "An entry under its own name, with its own docstring or none, and without links in its code."
-    def unlink(code):
-        return re.sub(r'\[(`[^`]+`)\]\([^)\s]+\)', r'\1', code[0])
-    text = re.sub(r'```python.*?```', unlink, text, flags=re.S)
+    "An entry under its own name: its own docstring or none, then the signature."
     heading = re.search(r'^### (\S+)', text, re.M)
     if not heading:
         return text
+    head, code, said = re.fullmatch(r'(.*?)(```python\n.*?\n```|\Z)(.*)', text, re.S).groups()
+    head, code, said = head.removeprefix('---\n').strip(), _plain_signature(code), said.strip()
     name = heading[1]
     inner = '<locals>' in name
     if inner:
-        text = text.replace(heading[0], f'### {shown}, the command {{#{shown}}}')
-        text = text.replace(f"def {name.split('.')[-1]}(", f'def {shown}(')
-    foreign = name in own and not own[name] and 'class ' not in text
-    if inner or foreign:
-        text = re.split(r'(?<=\n```)\n', text)[0]
-        text += f'\n\n*{own[shown]}*' if own.get(shown) else ''
-    if source_follows:
-        text = text.split('\n```python')[0].removeprefix('---\n').strip() + '\n'
-    return text
+        head = head.replace(heading[0], f'### {shown}, the command {{#{shown}}}')
+        code = code.replace(f"def {name.split('.')[-1]}(", f'def {shown}(')
+    if inner or (name in own and not own[name] and 'class ' not in code):
+        said = own.get(shown) or ''
+    said = re.sub(r'^\*(?!\*)(.+?)(?<!\*)\*$', r'\1', said, flags=re.S)  # nbdev's italics
+    parts = [head] if source_follows else [head, said, code]
+    return '\n\n'.join(filter(None, parts)) + '\n'
+
 
 # %% ../nbs/29b_docs.ipynb #caption
 def _text(cell):
@@ -79,6 +86,45 @@ def caption(
     text = italics[1] if italics else f"Figure: {headings[0] if headings else 'of this page'}"
     text = re.sub(r'\[([^]]+)\]\([^)]+\)', r'\1', text)
     return ' '.join(text.replace('`', '').split())
+
+# %% ../nbs/29b_docs.ipynb #marks
+def mark_questions(
+    text:str, # Markdown of a text cell
+)->str: # Markdown
+    "Set each question that begins with **Predict:** apart, as `.predict`."
+    def mark(block):
+        if re.search(r'^(?:[-*+|>#] |\d+\. |:::|<|\s)', block, re.M):
+            return block  # a list, a table, HTML
+        parts = re.split(r'(?:^|(?<=[.?!:;)*”"]) )(?=\*\*Predict[:,])', block)
+        if len(parts) == 1:
+            return block
+        before, asked = parts[0], [f'::: {{.predict}}\n{part}\n:::' for part in parts[1:]]
+        return '\n\n'.join(filter(None, [before, *asked]))
+    if '**Predict' not in text or '```' in text:
+        return text
+    return '\n\n'.join(map(mark, re.split(r'\n\n|\n(?=<details)', text)))
+
+def mark_caption(
+    text:str, # Markdown of the text cell below a figure
+)->str: # Markdown
+    "Set the words in italics that it begins with apart, as `.figure-words`."
+    found = re.match(r'(\*(?!\*)[^*]+[.?!)]\*)(?=\s|\Z)(.*)', text.lstrip(), re.S)
+    if not found:
+        return text
+    words, rest = found[1], found[2].strip()
+    return '\n\n'.join(filter(None, [f'::: {{.figure-words}}\n{words}\n:::', rest]))
+
+_LONG = 25  # lines of a definition that a workshop folds
+
+def fold_long(
+    source:str, # of a code cell, as nbdev has prepared it
+    path:Path, # of the notebook
+)->str:
+    "Close the fold of a long definition of a workshop."
+    lesson = re.match(r'(0[1-9]|1[0-4])[a-z]?_', path.name)
+    if lesson or source.count('\n') <= _LONG:
+        return source
+    return source.replace('#| code-fold: show', '#| code-fold: true', 1)
 
 # %% ../nbs/29b_docs.ipynb #entries
 def _code_of(notebook): # the path of a notebook -> the text of each code cell, as it was written
@@ -206,7 +252,7 @@ class CoursePages:
             entry = re.search(r'show_doc\(([\w.]+)', cell['source'])
             for output in (o for o in cell.get('outputs', ()) if 'data' in o):
                 text = mend(''.join(output['data'].get('text/markdown', '')))
-                if entry:
+                if entry and text:
                     text = documented(text, entry[1], own, entry[1] in with_source)
                 if text:
                     output['data']['text/markdown'] = text.splitlines(keepends=True)
@@ -237,16 +283,21 @@ class CoursePages:
         "Mend what a cell says: the front matter, or the links of a text."
         if cell['cell_type'] == 'raw':
             return front_matter(cell['source'], self.path)
-        return mend(cell['source']) if _is_prose(cell) else cell['source']
+        if _is_prose(cell):
+            return mark_questions(mend(cell['source']))
+        return fold_long(cell['source'], self.path)
 
     def describe_figures(self):
-        "Give each figure a text."
+        "Give each figure a text, and mark its caption."
         for i, cell in enumerate(self.nb.cells):
             kinds = [kind for o in cell.get('outputs', ()) for kind in o.get('data', ())]
             is_figure = any(kind.startswith('image/') for kind in kinds)
             if is_figure and 'fig-alt' not in cell['source']:
                 words = json.dumps(caption(self.nb.cells, i), ensure_ascii=False)
                 cell['source'] = f"#| fig-alt: {words}\n{cell['source']}"
+            below = self.nb.cells[i + 1:i + 2]
+            if is_figure and below and _is_prose(below[0]):
+                below[0]['source'] = mark_caption(below[0]['source'])
 
 # %% ../nbs/29b_docs.ipynb #chapter_card
 WORDS_A_MINUTE, LINES_A_MINUTE = 150, 6

@@ -440,6 +440,50 @@ def contact_sheet(
         ax.imshow(img)
     return fig
 
+# %% ../nbs/24_report.ipynb #tags
+_LETTER, _LINE = 6.6, 14  # a tag's letter and its height, for an image that fills 240 units
+
+def _unit(
+    width:int, # of an image, pixels
+    height:int,
+)->float: # pixels
+    "One of the 240 units that the field of an image is wide; the field is 4 to 3"
+    return max(width, height*4/3)/240
+
+def _tag_places(
+    box:tuple, # x, y, w, h
+    w:float, # of the tag
+    h:float,
+    frame:tuple, # width and height of the image
+)->list: # (x, y) of the tag's corner, the best first; all inside the image
+    "Where the tag of a box can stand"
+    x, y, box_w, box_h = box
+    left, right = x, x + box_w - w
+    rows = [y - h, y, y + box_h - h, y + box_h]
+    rows += [y + sign*i*h/2 for i in range(3, 12) for sign in (-1, 1)]
+    inside = [(min(max(at, 0), max(frame[0] - w, 0)), row) for row in rows for at in (left, right)
+              if 0 <= row <= frame[1] - h]
+    return inside or [(0, 0)]
+
+def _place_tags(
+    boxes:list, # (x, y, w, h)
+    texts:list, # their words
+    width:int, # of the image, pixels
+    height:int,
+)->list: # (x, y, w, h) of each tag
+    "Tags inside the image that cover as little of each other as can be"
+    unit, tags = _unit(width, height), []
+
+    def covered(place, w, h):
+        return sum(max(0, min(place[0] + w, x + tw) - max(place[0], x))
+                   * max(0, min(place[1] + h, y + th) - max(place[1], y)) for x, y, tw, th in tags)
+
+    for box, text in zip(boxes, texts):
+        w, h = (len(text)*_LETTER + 5)*unit, _LINE*unit
+        places = _tag_places(box, w, h, (width, height))
+        tags.append((*min(places, key=lambda place: covered(place, w, h)), w, h))
+    return tags
+
 # %% ../nbs/24_report.ipynb #pairs
 def _mistakes(
     dets:dict, # detections of the data set
@@ -471,14 +515,20 @@ def _drawn_boxes(
     labels, # (N,)
     texts, # N strings
     dashed, # (N,) bool
+    size, # width and height of the image
 )->list: # dicts for the template
-    "Boxes as the page draws them, the large ones first"
+    "Boxes as the page draws them, the large ones first, each with the place of its tag"
     rows = []
     for (x1, y1, x2, y2), label, text, broken in zip(
             boxes.tolist(), labels.tolist(), texts, dashed.tolist()):
-        color = '#' + bytes(class_color(label)).hex()
-        rows.append(dict(x=x1, y=y1, w=x2 - x1, h=y2 - y1, color=color, text=text, dashed=broken))
-    return sorted(rows, key=lambda row: -row['w'] * row['h'])
+        red, green, blue = color = class_color(label)
+        ink = '#000' if .299*red + .587*green + .114*blue > 130 else '#fff'
+        rows.append(dict(x=x1, y=y1, w=x2 - x1, h=y2 - y1, text=text, dashed=broken, ink=ink,
+                         color='#' + bytes(color).hex()))
+    rows.sort(key=lambda row: -row['w'] * row['h'])
+    tags = _place_tags([(r['x'], r['y'], r['w'], r['h']) for r in rows],
+                       [r['text'] for r in rows], *size)
+    return [row | dict(tag=tag) for row, tag in zip(rows, tags)]
 
 def _pairs(
     ds, # the `VOCDataset` that was measured
@@ -495,12 +545,16 @@ def _pairs(
 
     def pair(i):
         img, mine, true = ds[i][0], shown['image'] == i, gts['image'] == i
+        size = img.shape[1], img.shape[0]
         names = [ds.classes[c] for c in gts['labels'][true].tolist()]
         said = [f'{ds.classes[c]} {s:.2f}' for c, s in zip(
             shown['labels'][mine].tolist(), shown['scores'][mine].tolist())]
-        truth = _drawn_boxes(gts['boxes'][true], gts['labels'][true], names, missed[true])
-        found = _drawn_boxes(shown['boxes'][mine], shown['labels'][mine], said, wrong[mine])
-        return dict(key=f'image-{i}', width=img.shape[1], height=img.shape[0], url=_small_jpeg(img),
+        truth = _drawn_boxes(gts['boxes'][true], gts['labels'][true], names, missed[true],
+                             size)
+        found = _drawn_boxes(shown['boxes'][mine], shown['labels'][mine], said, wrong[mine],
+                             size)
+        return dict(key=f'image-{i}', width=size[0], height=size[1], url=_small_jpeg(img),
+                    unit=_unit(*size),
                     truth=truth, found=found, missed=int(missed[true].sum()),
                     wrong=int(wrong[mine].sum()), name=str(ds.ids[i]) if hasattr(ds, 'ids') else i)
 
