@@ -105,7 +105,8 @@ def box_of(node, size, where):
                               for tag in ('xmin', 'ymin', 'xmax', 'ymax'))
     written = f'({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g})'
     x1, y1 = xmin - 1, ymin - 1  # 1-based pixels -> 0-based edges
-    x2, y2 = xmax, ymax
+    x2 = xmax
+    y2 = ymax
     if x2 <= x1 or y2 <= y1:
         raise InputError(f'{where} has a box without area, {written}: draw it again, and remove '
                          'the object only if the image does not show it.')

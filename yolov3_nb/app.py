@@ -282,7 +282,8 @@ def occlusion_maps(
     edges = torch.linspace(0, x.shape[-1], patches + 1).round().int().tolist()
     mean = x.mean((1, 2), keepdim=True)                                            # (3, 1, 1)
     places = [(r, c) for r in range(patches) for c in range(patches)]
-    scores, began = [], time.perf_counter()
+    scores = []
+    began = time.perf_counter()
     for start in range(0, len(places), batch):
         if start == batch:
             expected = (time.perf_counter() - began)*len(places)/batch
@@ -445,7 +446,8 @@ def guesses(
     limits:dict=LIMITS,
 )->list: # three dicts, coarse grid first: scale, cell, objectness, label, p, score, box, reason
     "What the cells under a place predicted, and why it is not shown."
-    size, hw = model.image_size, img.shape[:2]
+    size = model.image_size
+    hw = img.shape[:2]
     out = decode(feature_maps(model, _square(model, img)[None])[1], model.anchors)
     objectness = out['obj'][0].float().sigmoid().cpu()                             # (A,)
     logits = out['cls'][0].float().cpu()                                           # (A, C)
@@ -475,7 +477,8 @@ def why_not(
     "Why is there no box at this place? What the cells under it predicted, and what became of it."
     found = guesses(model, img, x, y, **settings)
     best = max(found, key=lambda g: g['score'])
-    names, grids = model.class_names, grid_names(model.image_size)
+    names = model.class_names
+    grids = grid_names(model.image_size)
     out = overlay(img, np.zeros(img.shape[:2]))
     for guess, color in zip(found, _GRID_COLORS):
         s, (row, col) = STRIDES[guess['scale']], guess['cell']
@@ -595,7 +598,8 @@ def answer_files(
     writer.writerows([o['label'], o['score'], *o['box'], o['stride']] for o in objects)
     image = io.BytesIO()
     Image.fromarray(drawn).save(image, 'JPEG', quality=92)
-    name, place = Path(path).stem, Path(tempfile.mkdtemp(dir=folder))
+    name = Path(path).stem
+    place = Path(tempfile.mkdtemp(dir=folder))
     files = {place/f'{name}.json': json.dumps(answer, indent=1).encode(),
              place/f'{name}.csv': table.getvalue().encode(),
              place/f'{name}_boxes.jpg': image.getvalue()}
@@ -674,7 +678,8 @@ def describe(
     if not record:
         return (f'It knows {n} classes. No file says what it was trained on, or how good it is: '
                 'judge it by what you see.')
-    data, metrics = record['data'], record['metrics']
+    data = record['data']
+    metrics = record['metrics']
     kind = 'drawings' if _from_drawings(record) else 'photographs'
     text = f'It knows {n} classes'
     if data.get('n_train'):
@@ -686,7 +691,8 @@ def describe(
              f"IoU 0.5 is **{metrics['map50']:.2f}**")
     ap = {k: v for k, v in (metrics.get('ap50') or {}).items() if v is not None}
     if len(ap) > 1:
-        best, worst = max(ap, key=ap.get), min(ap, key=ap.get)
+        best = max(ap, key=ap.get)
+        worst = min(ap, key=ap.get)
         text += f', from {ap[worst]:.2f} ({worst}) to {ap[best]:.2f} ({best})'
     if kind == 'drawings':
         return f'{text}. {_DRAWN}'
@@ -846,8 +852,10 @@ class _Answers:
     "What the events call: from the values of some components to the values of others."
 
     def __init__(self, gr, model, limits, uploads):
-        self.gr, self.model = gr, model
-        self.limits, self.uploads = limits, uploads
+        self.gr = gr
+        self.model = model
+        self.limits = limits
+        self.uploads = uploads
         self.run = Worker(limits['seconds'])
 
     def ask(self, f, *args): # at the worker; an `InputError` becomes a message
@@ -883,7 +891,8 @@ class _Answers:
             return None, html.escape(str(e), quote=False)
 
     def side_by_side(self, view, image, scale, score, nms, which, method, strength):
-        grids, methods = [self.gr.skip()]*6, [self.gr.skip()]*2*len(METHODS)
+        grids = [self.gr.skip()]*6
+        methods = [self.gr.skip()]*2*len(METHODS)
         if image is not None and view in ('grids', 'methods'):
             with suppress(InputError):   # no box: the tab stays as it is, and the sentence says so
                 path = self.path(image)
@@ -906,7 +915,8 @@ def _wire(gr, demo, ui, answers): # which event calls what
         return [ui[n] for n in names]
 
     settings = pick('picture', 'scale', 'score', 'nms')
-    how, why = pick('which', 'method', 'strength'), pick('heat', 'caption')
+    how = pick('which', 'method', 'strength')
+    why = pick('heat', 'caption')
     found = pick('found', 'sentence', 'table', 'which', 'json', 'csv', 'image')
     panels = ui['grids'] + ui['methods']
     network = dict(concurrency_id='network', concurrency_limit=1, preprocess=False)
@@ -1049,7 +1059,8 @@ def serve(
     photographs:str|Path=None, # a folder of examples; the photographs of a clone where None
 )->Served:
     "Start the app; `InputError` where Gradio is missing or the port is taken."
-    gr, model = _gradio(), YOLOv3.from_pretrained(weights)
+    gr = _gradio()
+    model = YOLOv3.from_pretrained(weights)
     record = record or _find_record(weights, model)
     if record or about is None:
         about = describe(model, record)

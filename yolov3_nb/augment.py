@@ -33,7 +33,8 @@ def letterbox_geometry(
 )->tuple: # new_h, new_w, top, left
     "Where an image comes to lie in a square: its longest side fills it, the rest is centred."
     scale = size / max(h, w)
-    new_h, new_w = max(1, round(h * scale)), max(1, round(w * scale))
+    new_h = max(1, round(h * scale))
+    new_w = max(1, round(w * scale))
     return new_h, new_w, (size - new_h) // 2, (size - new_w) // 2
 
 # %% ../nbs/02_augmentation.ipynb #letterbox-boxes

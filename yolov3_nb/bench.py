@@ -145,7 +145,8 @@ def _large_mosaic(ds, i, rng):
     targets = []
     for k, j in enumerate((i, *rng.integers(len(ds), size=3).tolist())):
         img, target = ds[j]
-        y, x = 500 * (k // 2), 500 * (k % 2)
+        y = 500 * (k // 2)
+        x = 500 * (k % 2)
         canvas[y:y + img.shape[0], x:x + img.shape[1]] = img[:500, :500]
         targets.append(target | {'boxes': target['boxes'] + torch.tensor([x, y] * 2)})
     joined = {k: torch.cat([t[k] for t in targets]) for k in ('boxes', 'labels', 'difficult')}
@@ -158,7 +159,8 @@ class AtFullSize(torch.utils.data.Dataset):
         self.ds = ds
         self.mosaic = mosaic
         steps = train_transform(size, 1.).transforms
-        letterbox, to_tensor = list(steps[:2]), list(steps[-2:])
+        letterbox = list(steps[:2])
+        to_tensor = list(steps[-2:])
         boxes = A.BboxParams('pascal_voc', clip=True, min_visibility=.25, min_width=2,
                              min_height=2, check_each_transform=False)
         self.transform = A.Compose([A.Affine(scale=(.7, 1.5), translate_percent=(-.15, .15),
@@ -180,7 +182,8 @@ def data_pairs(
 )->list: # of pairs
     "Reading and augmenting: from disk, reduced, from memory, in batches."
     toy = VOCDataset(make_toyvoc(progress=False), (('2007', 'train'),)).select(range(32))
-    whole, reduced = JPEGs(toy, folder), JPEGs(toy, folder, reduced=size)
+    whole = JPEGs(toy, folder)
+    reduced = JPEGs(toy, folder, reduced=size)
     options = dict(transform=train_transform(size, 1.), size=size, mosaic=.67)
     plain = AtFullSize(whole, size, .67)
     shrunk = DetectionDataset(whole, **options)
@@ -271,15 +274,18 @@ def plain_map(
         found.sort(key=lambda i: -dets['scores'][i].item())
         if not objects:
             continue
-        taken, hits = set(), []
+        taken = set()
+        hits = []
         for i in found:
-            best, best_iou = None, .5
+            best = None
+            best_iou = .5
             for j in objects:
                 if gts['image'][j] != dets['image'][i]:
                     continue
                 iou = box_iou(dets['boxes'][i][None], gts['boxes'][j][None]).item()
                 if iou >= best_iou:
-                    best, best_iou = j, iou
+                    best = j
+                    best_iou = iou
             hits.append(best is not None and best not in taken)
             taken.add(best)
         precision = [sum(hits[:k + 1]) / (k + 1) for k in range(len(hits))]
@@ -495,7 +501,8 @@ def runtime_pairs(
     logging.disable(logging.WARNING)  # the quantiser's advice
     model = YOLOv3.from_pretrained(find_weights('toy')).eval()
     model = model.to(memory_format=torch.channels_last)
-    size, root = model.image_size, make_toyvoc(progress=False)
+    size = model.image_size
+    root = make_toyvoc(progress=False)
     calibration = DetectionDataset(VOCDataset(root, (('2007', 'val'),)).select(range(32)),
                                    test_transform(size), size)
     x = torch.stack([calibration[i][0] for i in range(32)])
@@ -541,7 +548,8 @@ def roofline(
 )->dict: # rates of the machine, and a list of layers, each different one once, with its count
     "How fast each kind of layer of Darknet-53 runs, and how fast it could."
     backbone = YOLOv3(20, width, image_size=size).eval().backbone
-    shapes, count = {}, Counter()
+    shapes = {}
+    count = Counter()
 
     def note(layer, args, out):
         key = (tuple(args[0].shape), tuple(layer.weight.shape), layer.stride)
@@ -643,7 +651,9 @@ def run_bench(
     before, threads = torch.get_num_threads(), threads or cores
     torch.set_num_threads(threads)
     keep_memory()
-    start, rows, skipped = time.perf_counter(), [], {}
+    start = time.perf_counter()
+    rows = []
+    skipped = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, make in groups(Path(folder), threads).items():
             if only and name not in only:

@@ -14,7 +14,8 @@ def xyxy_to_cxcywh(
     boxes:Tensor, # (..., 4) x1, y1, x2, y2
 ) -> Tensor: # (..., 4) centre x, centre y, width, height
     "Corners to centre and size, in the same unit."
-    first, last = boxes[..., :2], boxes[..., 2:]
+    first = boxes[..., :2]
+    last = boxes[..., 2:]
     return torch.cat([(first + last) / 2, last - first], -1)
 
 # %% ../nbs/03_boxes.ipynb #cxcywh-to-xyxy
@@ -22,7 +23,8 @@ def cxcywh_to_xyxy(
     boxes:Tensor, # (..., 4) centre x, centre y, width, height
 ) -> Tensor: # (..., 4) x1, y1, x2, y2
     "Centre and size to corners, in the same unit."
-    centre, size = boxes[..., :2], boxes[..., 2:]
+    centre = boxes[..., :2]
+    size = boxes[..., 2:]
     return torch.cat([centre - size / 2, centre + size / 2], -1)
 
 # %% ../nbs/03_boxes.ipynb #as-float

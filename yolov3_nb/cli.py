@@ -77,7 +77,8 @@ def train(argv=None):
             print(f"+++ MAP: {figures['map50']:.6f}")
     page = learner.report(args.results)
     print_figures(learner.run.name, learner.result)
-    minutes, weights = learner.result['minutes'], learner.run/'weights'
+    minutes = learner.result['minutes']
+    weights = learner.run/'weights'
     print(f'\n{minutes:.1f} minutes. Report: {page}  Weights: {weights}')
 
 # %% ../nbs/30_cli.ipynb #evaluate
@@ -286,7 +287,8 @@ def _data_inspect(
     args, # the flags of `yolov3_data inspect`
 ):
     "Count what a devkit holds, print and write the page about it"
-    page, classes = check_page(Path(args.page)), read_classes(args.classes)
+    page = check_page(Path(args.page))
+    classes = read_classes(args.classes)
     root = args.dir or str(make_toyvoc())
     sets = read_sets(args.split, '--split') if args.split else devkit_sets(root)
     splits, faults = inspect_devkit(root, sets, classes)

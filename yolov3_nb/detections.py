@@ -38,7 +38,8 @@ def _coco_truth(gts, ids, sizes, class_names):
 # %% ../nbs/20k_detections.ipynb #rows
 def _rows(dets, ids):
     "Name of the image, label, box and score of each detection, as plain numbers."
-    image, labels = dets['image'].tolist(), dets['labels'].tolist()
+    image = dets['image'].tolist()
+    labels = dets['labels'].tolist()
     boxes = dets['boxes'].cpu().double().tolist()
     scores = dets['scores'].cpu().numpy().astype(str)  # the shortest that come back as they were
     return [(ids[i], c, box, float(s)) for i, c, box, s in zip(image, labels, boxes, scores)]
@@ -139,7 +140,8 @@ def _voc_rows(path, class_names, ids):
 # %% ../nbs/20k_detections.ipynb #line-of
 def _line_of(text, n):
     "The line on which entry n of a JSON list begins."
-    at, decoder = text.index('[') + 1, json.JSONDecoder()
+    at = text.index('[') + 1
+    decoder = json.JSONDecoder()
     for _ in range(n + 1):
         while text[at] in ' \t\r\n,':
             at += 1
@@ -170,7 +172,9 @@ def _coco_rows(path, ids, num_classes):
     for n, entry in enumerate(_coco_entries(path, text)):
         try:
             x, y, w, h = map(float, entry['bbox'])
-            image, label, score = entry['image_id'], entry['category_id'], float(entry['score'])
+            image = entry['image_id']
+            label = entry['category_id']
+            score = float(entry['score'])
             known = image in by_id
             valid = label in range(1, num_classes + 1)
         except (KeyError, TypeError, ValueError, OverflowError):

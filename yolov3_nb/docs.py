@@ -98,7 +98,8 @@ def mark_questions(
         parts = re.split(r'(?:^|(?<=[.?!:;)*”"]) )(?=\*\*Predict[:,])', block)
         if len(parts) == 1:
             return block
-        before, asked = parts[0], [f'::: {{.predict}}\n{part}\n:::' for part in parts[1:]]
+        before = parts[0]
+        asked = [f'::: {{.predict}}\n{part}\n:::' for part in parts[1:]]
         return '\n\n'.join(filter(None, [before, *asked]))
     if '**Predict' not in text or '```' in text:
         return text
@@ -111,7 +112,8 @@ def mark_caption(
     found = re.match(r'(\*(?!\*)[^*]+[.?!)]\*)(?=\s|\Z)(.*)', text.lstrip(), re.S)
     if not found:
         return text
-    words, rest = found[1], found[2].strip()
+    words = found[1]
+    rest = found[2].strip()
     return '\n\n'.join(filter(None, [f'::: {{.figure-words}}\n{words}\n:::', rest]))
 
 _LONG = 25  # lines of a definition that a workshop folds
@@ -193,7 +195,8 @@ def mend_links(
 )->str: # Markdown
     "Take away the links of names that have no entry, and of plain words that mean only themselves."
     def mend(link):
-        shown, url = link[1], link[2]
+        shown = link[1]
+        url = link[2]
         address = url.removeprefix(site)
         if address not in modidx:
             return link[0]  # written by hand
@@ -300,7 +303,8 @@ class CoursePages:
                 below[0]['source'] = mark_caption(below[0]['source'])
 
 # %% ../nbs/29b_docs.ipynb #chapter_card
-WORDS_A_MINUTE, LINES_A_MINUTE = 150, 6
+WORDS_A_MINUTE = 150
+LINES_A_MINUTE = 6
 
 def chapter_card(
     file, # path of a chapter's notebook

@@ -105,7 +105,8 @@ def fetch_from(
     "Fetch an archive from one address as long as something arrives"
     best = _bytes_of(file)
     mixed = best > 0
-    idle, why = 0, None
+    idle = 0
+    why = None
     for _ in range(1000):
         if _bytes_of(file) >= size:
             if _md5_of(file) == md5:
@@ -194,7 +195,8 @@ def lacking(
     splits:tuple, # names
 )->list: # files that should be there and are not
     "What a devkit lacks of the given splits"
-    there, missing = {}, []
+    there = {}
+    missing = []
     for folder in ('Annotations', 'JPEGImages'):
         there[folder] = set(os.listdir(devkit/folder)) if (devkit/folder).is_dir() else set()
     for split in splits:
@@ -252,7 +254,8 @@ def get_year(
     for name, md5, size, _ in archives[year]:
         urls = [f'{folder}/{name}' for folder in folders]
         tars.append(fetch_archive(work/name, md5, size, urls, progress, patience))
-    new, devkit = work/f'VOC{year}', root/'VOCdevkit'/f'VOC{year}'
+    new = work/f'VOC{year}'
+    devkit = root/'VOCdevkit'/f'VOC{year}'
     shutil.rmtree(new, ignore_errors=True)
     for tar in tars:
         unpack_voc(tar, new, progress)
@@ -305,7 +308,8 @@ def download_voc(
     "Fetch PASCAL VOC unless it is there; `InputError` when it cannot be had; what arrived is kept"
     root = Path(os.path.expanduser(root or data_home()/'voc'))
     todo = _years_to_get(root, years, archives)
-    made, work = not root.exists(), root/'.download'
+    made = not root.exists()
+    work = root/'.download'
     if not todo and not _left_of(work, years, archives):
         return root
     if todo:

@@ -459,7 +459,8 @@ def _check_dataset(model, dataset):
     "Raises `InputError` unless there are images, with the classes of the model."
     if not len(dataset):
         raise InputError('The data set holds no images: look at the split that it was read from.')
-    ours, theirs = list(model.class_names), list(dataset.classes)
+    ours = list(model.class_names)
+    theirs = list(dataset.classes)
     if ours and ours != theirs:
         raise InputError(f'The model knows the classes {_listed(ours)}, '
                          f'the data set {_listed(theirs)}: '

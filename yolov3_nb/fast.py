@@ -29,7 +29,8 @@ def resize_weights(
     step = old / new
     index = torch.arange(new, dtype=torch.float64)
     if shrinks:
-        low, high = index[:, None] * step, (index[:, None] + 1) * step
+        low = index[:, None] * step
+        high = (index[:, None] + 1) * step
         left = torch.arange(old, dtype=torch.float64)
         overlap = torch.minimum(left + 1, high) - torch.maximum(left, low)
         return (overlap.clamp(min=0) / step).float()
@@ -51,7 +52,8 @@ def letterbox(
     rows = resize_weights(h, new_h, shrinks).to(img.device)
     cols = resize_weights(w, new_w, shrinks).to(img.device)
     small = (rows @ img.float() @ cols.T).round().clamp(0, 255).byte()
-    right, bottom = size - new_w - left, size - new_h - top
+    right = size - new_w - left
+    bottom = size - new_h - top
     return F.pad(small, (left, right, top, bottom))
 
 # %% ../nbs/20e_fast.ipynb #warp
@@ -87,8 +89,10 @@ def join_quarters(
     below = size * torch.arange(4, device=images.device)[:, None]     # in the tall image
     x, y = place[:, :, 0], place[:, :, 1] + below                     # (B, 4, S)
     right, lower = (at >= centre[..., None]).unbind(1)                # (B, S)
-    upper_x, lower_x = x[:, 0].where(~right, x[:, 1]), x[:, 2].where(~right, x[:, 3])
-    left_y, right_y = y[:, 0].where(~lower, y[:, 2]), y[:, 1].where(~lower, y[:, 3])
+    upper_x = x[:, 0].where(~right, x[:, 1])
+    lower_x = x[:, 2].where(~right, x[:, 3])
+    left_y = y[:, 0].where(~lower, y[:, 2])
+    right_y = y[:, 1].where(~lower, y[:, 3])
     x = torch.where(lower[:, :, None], lower_x[:, None], upper_x[:, None])     # (B, S, S)
     y = torch.where(right[:, None], right_y[:, :, None], left_y[:, :, None])
     tall = images.transpose(1, 2).reshape(B, 3, 4 * size, size)
@@ -112,7 +116,8 @@ def shift_hsv(
 )->Tensor: # (B, 3, H, W)
     "Shift hue and saturation of each image."
     r, g, b = x.unbind(1)
-    value, low = x.amax(1), x.amin(1)
+    value = x.amax(1)
+    low = x.amin(1)
     chroma = value - low
     safe = chroma.clamp(min=1e-6)
     sixth = torch.where(value == g, (b - r).div_(safe).add_(2), (r - g).div_(safe).add_(4))
@@ -190,7 +195,8 @@ def _moves(d, size, s):
     m[:, 0, 1] = -m[:, 1, 0]
     middle = torch.full_like(shift, size / 2)
     m[:, :2, 2] = middle + shift - torch.einsum('bij,bj->bi', m[:, :2, :2], middle)
-    area, log_ratio = d.span(25, .3, 1) * size**2, d.span(26, math.log(3 / 4), math.log(4 / 3))
+    area = d.span(25, .3, 1) * size**2
+    log_ratio = d.span(26, math.log(3 / 4), math.log(4 / 3))
     sides = torch.stack([area * log_ratio.exp(), area / log_ratio.exp()], 1).sqrt().clamp(max=size)
     corner = torch.stack([d.u[:, 27], d.u[:, 28]], 1) * (size - sides)
     crop = torch.zeros_like(m)
@@ -209,7 +215,8 @@ def paint(
     if not s:
         return x
     some = d.chance(32, .6)
-    hue, saturation = d.span(33, -6 * s, 6 * s) / 180, d.span(34, -40 * s, 40 * s) / 255
+    hue = d.span(33, -6 * s, 6 * s) / 180
+    saturation = d.span(34, -40 * s, 40 * s) / 255
     x[some] = shift_hsv(x[some], hue[some], saturation[some])
     limit = min(.9, .25 * s)
     some = d.chance(35, .8)
@@ -315,7 +322,8 @@ def augment_batch(
     raw:RawBatch, # on any device
 )->tuple: # xb (B, 3, S, S) in [0, 1], list of B targets
     "Move, flip and paint a batch; what training takes."
-    B, size = len(raw.u), raw.images.shape[-1]
+    B = len(raw.u)
+    size = raw.images.shape[-1]
     d = Draws(raw.u)
     matrix = d.matrix(size, raw.strength)
     zoom, windows = source_zoom(raw, d, size)

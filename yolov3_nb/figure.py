@@ -93,11 +93,15 @@ def _static_cells(boxes, anchors, size, scale, colors): # -> SVG of each box's c
     from yolov3_nb.anchors import STRIDES, encode
     difficult = torch.zeros(len(boxes), dtype=torch.bool)
     target = {'boxes': boxes, 'labels': torch.arange(len(boxes)), 'difficult': difficult}
-    stride, grid, drawn = STRIDES[scale], encode([target], anchors, size)[scale][0], []
+    stride = STRIDES[scale]
+    grid = encode([target], anchors, size)[scale][0]
+    drawn = []
     for anchor, row, col in (grid[..., 4] == 1).nonzero().tolist():
         px, py, _, _, _, i = grid[anchor, row, col].tolist()
         w, h = anchors[scale, anchor].tolist()
-        x, y, color = (col + px)*stride, (row + py)*stride, colors[int(i)]
+        x = (col + px)*stride
+        y = (row + py)*stride
+        color = colors[int(i)]
         cell = col*stride, row*stride, (col + 1)*stride, (row + 1)*stride
         box = x - w/2, y - h/2, x + w/2, y + h/2
         drawn.append(_rect(cell, fill=color, fill_opacity=.6))
@@ -147,7 +151,8 @@ def boxed_image(
     for box, label in zip(torch.as_tensor(boxes).tolist(), torch.as_tensor(labels).tolist()):
         drawn.append(_rect(box, fill='none', stroke='#fff', stroke_width=1.2*unit))
         drawn.append(_rect(box, fill='none', stroke=_css_color(label), stroke_width=.8*unit))
-        x, y = max(box[0], 0) + unit, max(box[1] - unit, 5*unit)
+        x = max(box[0], 0) + unit
+        y = max(box[1] - unit, 5*unit)
         drawn.append(f'<text class="on-image" x="{x:.1f}" y="{y:.1f}" font-size="{4.4*unit:.1f}" '
                      f'stroke-width="{unit:.1f}">{html.escape(classes[label])}</text>')
     return ''.join(drawn)
@@ -176,7 +181,8 @@ class Chart:
     "The axes of a plot, and what is drawn on them, as SVG for `slider_figure`."
     size = 480, 300 # of the SVG
     left, right = 52, 466 # of the axes
-    top, bottom = 10, 250
+    top = 10
+    bottom = 250
 
     def __init__(self,
         xticks:list, # values that are marked below, rising; the ends are those of the axis
@@ -186,8 +192,10 @@ class Chart:
         log:bool=False, # x goes by factors
         ylog:bool=False, # so does y
     ):
-        self.xticks, self.yticks = xticks, yticks
-        self.log, self.ylog = log, ylog
+        self.xticks = xticks
+        self.yticks = yticks
+        self.log = log
+        self.ylog = ylog
         self.xlabel, self.ylabel = html.escape(xlabel), html.escape(ylabel)
 
     def at(self,
@@ -203,7 +211,8 @@ class Chart:
     @staticmethod
     def _share(value, ticks, log):
         "How far along an axis a value lies, from 0 to 1."
-        first, last = ticks[0], ticks[-1]
+        first = ticks[0]
+        last = ticks[-1]
         if log:
             first, last, value = (math.log(max(v, 1e-300)) for v in (first, last, value))
         return min(max((value - first) / (last - first), 0), 1)

@@ -408,7 +408,8 @@ def _white(path, values):
     "The value that is white in a deep grey image; `InputError` where it cannot be known."
     if not np.isfinite(values).all():
         raise InputError(f'{path} holds pixels that are not numbers: {ADVICE}.')
-    low, peak = float(values.min()), float(values.max())
+    low = float(values.min())
+    peak = float(values.max())
     if low < 0:
         raise InputError(f'{path} holds pixels below zero, down to {low:g}: {ADVICE}.')
     if np.issubdtype(values.dtype, np.floating):

@@ -530,7 +530,8 @@ def draw_heat_maps(
     method:str='layercam', # one of `CAM_METHODS`
 ) -> tuple: # N images (H, W, 3) uint8; energy inside the box, of the map and a cell blob (N, 2)
     "The best detection of each of the first images that have one, and what was looked at."
-    images, energy = [], []
+    images = []
+    energy = []
     size = model.image_size
     for i, det in _best_of_images(dets, threshold, n):
         img = ds[i][0]

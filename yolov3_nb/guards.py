@@ -37,8 +37,10 @@ class BodyLimit:
             return await self.app(scope, receive, send)
         clock = asyncio.get_running_loop()
         end = clock.time() + self.seconds
-        got, why = 0, None
-        whole, started = False, False
+        got = 0
+        why = None
+        whole = False
+        started = False
 
         async def counted():
             nonlocal got, whole, why
@@ -112,7 +114,8 @@ class IdleLimit:
         app, # that is guarded
         seconds:float # that a connection may be open without a request
     ):
-        self.app, self.seconds = app, seconds
+        self.app = app
+        self.seconds = seconds
         self.running, self.since = Counter(), {}   # by client: requests; when the last one ended
 
     async def __call__(self, scope, receive, send):

@@ -92,7 +92,9 @@ def inspect_devkit(
     progress:bool=True, # show a bar
 )->tuple: # {split: dict of ds (without bad images), census, images, bad, names}, faults
     "Read every annotation and image of some splits, and collect counts and all that is wrong"
-    splits, faults, ids = {}, [], {}
+    splits = {}
+    faults = []
+    ids = {}
     for year, split in sets:
         name = f'{year}_{split}'
         try:
@@ -127,7 +129,8 @@ def _split_table(
     rows = [['split', 'images', 'left out', 'empty', 'objects', 'an image', 'difficult',
              'truncated', 'median size', 'below 1/5']]
     for name, s in splits.items():
-        c, good = s['census'], s['images'] - s['bad']
+        c = s['census']
+        good = s['images'] - s['bad']
         rows.append([
             name, s['images'], s['bad'], good - c.image.nunique(), len(c),
             f'{len(c) / max(1, good):.2f}', percent(c.difficult.astype(float).mean()),
@@ -406,7 +409,8 @@ def fault_lines(
     most:int=20,
 )->list: # at most so many lines, and one about the others
     "The faults that a terminal shows: a line for each unknown class and each other fault"
-    unknown, lines = {}, []
+    unknown = {}
+    lines = []
     for fault in faults:
         match = _UNKNOWN.match(fault)
         if match:

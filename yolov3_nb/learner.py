@@ -84,7 +84,8 @@ def _read_devkit(
 ): # a data module
     "The data module of the splits of a devkit that a recipe names"
     from yolov3_nb.training import DetectionDataModule, voc_split
-    classes, other = read_classes(recipe.classes), recipe.other_classes or 'refuse'
+    classes = read_classes(recipe.classes)
+    other = recipe.other_classes or 'refuse'
     sets = [voc_split(root, recipe.sets(split), classes, recipe.limit, recipe.skip_bad, other)
             for split in ('train', 'val', 'test')]
     left_out = sum((object_names(ds) for ds in sets if ds and other == 'ignore'), Counter())
@@ -626,7 +627,8 @@ class Learner:
     def module(self):
         "The `LitYOLOv3` that is trained"
         import pytorch_lightning as L
-        dm, device = self.data, self.trainer.strategy.root_device
+        dm = self.data
+        device = self.trainer.strategy.root_device
         network = start_network(self.recipe) if self._checkpoint is None else None
         if network is not None:
             self.recipe = replace(self.recipe, width=network.width)
@@ -724,10 +726,13 @@ class Learner:
 
     def _take_up(self):
         "Forget trainer and module of an interrupted `fit`: the checkpoint holds where it stood"
-        self.resumed, self.broken_off = True, False
+        self.resumed = True
+        self.broken_off = False
         self.start = time.time()  # what came before is in the checkpoint
-        self.model, self.stopped = None, None
-        self.found, self.result = None, None
+        self.model = None
+        self.stopped = None
+        self.found = None
+        self.result = None
         self.figures = {}
         for name in ('_checkpoint', 'trainer', 'module'):
             self.__dict__.pop(name, None)
@@ -786,7 +791,8 @@ class Learner:
     def _end(self):
         "After training: say where it stopped, and keep the weights"
         from yolov3_nb.durable import Patience, whole_epoch
-        trainer, epochs = self.trainer, self.recipe.epochs
+        trainer = self.trainer
+        epochs = self.recipe.epochs
         whole = whole_epoch(trainer)
         if whole and trainer.current_epoch >= epochs:
             return self._keep_weights()
@@ -885,7 +891,8 @@ class Learner:
     ): # a dict for one image, a list of dicts for a list
         "What the network finds: boxes (N, 4) xyxy in pixels of the image, scores (N,), labels (N,)"
         from yolov3_nb.export import detect_images
-        model, many = self._trained(), isinstance(images, (list, tuple))
+        model = self._trained()
+        many = isinstance(images, (list, tuple))
         images = [self._opened(image) for image in (images if many else [images])]
         found = detect_images(model, images, **request)
         return found if many else found[0]
@@ -905,7 +912,8 @@ class Learner:
         from yolov3_nb.gradcam import heat_map, overlay
         if 'size' in request:
             raise InputError("explain looks at the network's own size: leave size out.")
-        model, img = self._trained(), self._opened(image)
+        model = self._trained()
+        img = self._opened(image)
         found = self.predict(img, **request)
         if not 0 <= number < len(found['scores']):
             raise InputError(f"There are {len(found['scores'])} detections, and none has the "

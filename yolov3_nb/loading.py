@@ -318,7 +318,8 @@ def proposals(
     anchors:str, # the anchors that it takes: a key of `ANCHORS`, or 'auto'
 )->list: # sentences
     "What the boxes ask for, and why; nothing where a run does it already"
-    shapes, wanted = box_shapes(ds, size), propose_size(ds)
+    shapes = box_shapes(ds, size)
+    wanted = propose_size(ds)
     said = []
     if wanted != size:
         shares = [(shapes.amax(1) * (side / size) >= _VISIBLE).float().mean().item()

@@ -46,7 +46,8 @@ def smooth(
     beta:float=0.9 # what the average keeps of itself from step to step; 0: no smoothing
 )->list: # as long as `losses`
     "Return a running average, corrected for the zero that it begins with (Kingma and Ba 2015)."
-    average, out = 0., []
+    average = 0.
+    out = []
     for n, loss in enumerate(losses, 1):
         average = beta * average + (1 - beta) * loss
         out.append(average / (1 - beta**n))
@@ -101,7 +102,8 @@ def range_test(
     "Train one step at each rate until the loss diverges (after Smith 2017, sec. 3.3, and fastai)."
     model = copy.deepcopy(model).train()
     opt = optimizer(model, lrs[0])
-    raw, smoothed = [], []
+    raw = []
+    smoothed = []
     broke = False
     for lr, batch in zip(lrs, again(batches)):
         for group in opt.param_groups:

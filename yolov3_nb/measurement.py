@@ -93,7 +93,8 @@ def measure(
     "Every figure of weights, or of detections from a file, on some splits of a devkit"
     from yolov3_nb.errors import diagnose, read_detections, write_detections
     from yolov3_nb.evaluation import flatten
-    start, sets = time.time(), read_sets(m.split, 'split')
+    start = time.time()
+    sets = read_sets(m.split, 'split')
     model = None if m.detections else to_device(open_weights(m.weights), m.device)
     classes = model.class_names if model else read_classes(m.classes)
     ds = VOCDataset(m.data or make_toyvoc(), sets, classes, other_classes=m.other_classes)

@@ -165,7 +165,8 @@ def write_network(
     "Write a network for other programs"
     from yolov3_nb.darknet import save_darknet
     from yolov3_nb.export import export_onnx
-    out, side = Path(out), size or model.image_size
+    out = Path(out)
+    side = size or model.image_size
     if form == 'folder':
         _check_new(out)
         save_weights(model, out, half)

@@ -94,7 +94,8 @@ def image_batches(
     skipped, # called with a path and a sentence for each that is no image
 ): # yields lists of (path, (H, W, 3) uint8)
     "Read images in batches; what cannot be read is passed over"
-    part, pixels = [], 0
+    part = []
+    pixels = 0
     for file in files:
         try:
             img = read_image(file)
@@ -105,7 +106,8 @@ def image_batches(
         size = img.shape[0] * img.shape[1]
         if part and (len(part) == batch or pixels + size > MAX_PIXELS):
             yield part
-            part, pixels = [], 0
+            part = []
+            pixels = 0
         part.append((file, img))
         pixels += size
     if part:
@@ -117,7 +119,8 @@ def _free_name(
     taken:set, # names in small letters; the one that is given is added
 )->str: # `name`, or `name-2`, `name-3`, …
     "A name that nothing else has, whatever the case of its letters"
-    free, n = name, 1
+    free = name
+    n = 1
     while free.lower() in taken:
         n += 1
         free = f'{name}-{n}'
@@ -207,7 +210,9 @@ class Journal:
     ):
         self.path = out/JOURNAL
         self.files = set()  # done or skipped
-        self.images, self.detections, self.skipped = [], [], []
+        self.images = []
+        self.detections = []
+        self.skipped = []
         try:
             self.claim = Claim(self.path, f'{out} is being written by another process: wait for '
                                'its end, or give another --out.')
@@ -289,7 +294,8 @@ def predict_files(
                  annotated=annotated, **asdict(request))
     del asked['batch'], asked['device']  # which may change: the detections are the same
     out.mkdir(parents=True, exist_ok=True)
-    journal, finished = Journal(out, asked), False
+    journal = Journal(out, asked)
+    finished = False
     bar = tqdm(total=len(files), desc='images', disable=not progress, leave=False)
     try:
         bar.update(len(journal.files))
@@ -313,7 +319,8 @@ def _predict_batches(model, files, out, request, annotated, journal, bar):
     "The loop of `predict_files` over files that the journal does not know yet"
     from tqdm.auto import tqdm
     from yolov3_nb.export import detect_images
-    names, skipped = [], []
+    names = []
+    skipped = []
     taken = {'detections', 'unfinished'}
     taken |= {Path(line['annotated'] or '').stem.lower() for line in journal.images}
 
@@ -326,7 +333,8 @@ def _predict_batches(model, files, out, request, annotated, journal, bar):
 
     for part in image_batches(files, request.batch, skip):
         found = detect_images(model, [img for _, img in part], **request.for_detector())
-        done, records = [], []
+        done = []
+        records = []
         for (file, img), dets in zip(part, found):
             name = _write_annotated(out, file, img, dets, model, taken) if annotated else None
             names.append(str(file))
@@ -336,7 +344,8 @@ def _predict_batches(model, files, out, request, annotated, journal, bar):
                              detections=len(rows), annotated=name))
             bar.update()
         journal.keep(names, images=done, detections=records, skipped=skipped)
-        names, skipped = [], []
+        names = []
+        skipped = []
     if skipped:
         journal.keep(names, images=[], detections=[], skipped=skipped)
 

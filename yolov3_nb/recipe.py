@@ -91,7 +91,9 @@ def check_value(
     value,
 ):
     "`InputError` for a value that this field cannot have"
-    m, name, kinds = f.metadata, f.name, kinds_of(f)
+    m = f.metadata
+    name = f.name
+    kinds = kinds_of(f)
     if value is None and f.default is None or isinstance(value, str) and value in m['words']:
         return
     if not _has_kind(value, kinds):
@@ -434,7 +436,8 @@ def check_resumed(
     if not (run/'last.ckpt').exists():
         return
     for f in fields(Recipe):
-        old, new = getattr(recipe, f.name), getattr(changed, f.name)
+        old = getattr(recipe, f.name)
+        new = getattr(changed, f.name)
         if not f.metadata['fixed'] or new == old:
             continue
         if f.name == 'epochs' and recipe.schedule in ('wsd', 'constant'):

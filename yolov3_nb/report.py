@@ -225,7 +225,8 @@ def verdict(
     result:dict, # a record
 )->tuple: # the sentence; the chapter that explains its advice, or None
     "One sentence: what a network is worth, what its main fault is, and what to try next"
-    metrics, data = result['metrics'], result['data']
+    metrics = result['metrics']
+    data = result['data']
     split = next((s for s in ('test', 'val', 'train') if data.get(s)), 'train')
     errors = result.get('errors')
     learned = result.get('splits', {}).get('train', {}).get('map50')
@@ -345,7 +346,8 @@ def _pr_curves(
     import torch
     from yolov3_nb.evaluation import match, pr_curve
     sure = _surer(dets, t)
-    verdicts, curves = match(sure, gts)['verdict'], {}
+    verdicts = match(sure, gts)['verdict']
+    curves = {}
     for label in gts['labels'][~gts['difficult']].unique().tolist():
         recall, precision, _ = pr_curve(sure, verdicts, gts, label)
         keep = torch.linspace(0, max(len(recall) - 1, 0), points).round().long().unique()
@@ -458,7 +460,8 @@ def _tag_places(
 )->list: # (x, y) of the tag's corner, the best first; all inside the image
     "Where the tag of a box can stand"
     x, y, box_w, box_h = box
-    left, right = x, x + box_w - w
+    left = x
+    right = x + box_w - w
     rows = [y - h, y, y + box_h - h, y + box_h]
     rows += [y + sign*i*h/2 for i in range(3, 12) for sign in (-1, 1)]
     inside = [(min(max(at, 0), max(frame[0] - w, 0)), row) for row in rows for at in (left, right)
@@ -472,14 +475,16 @@ def _place_tags(
     height:int,
 )->list: # (x, y, w, h) of each tag
     "Tags inside the image that cover as little of each other as can be"
-    unit, tags = _unit(width, height), []
+    unit = _unit(width, height)
+    tags = []
 
     def covered(place, w, h):
         return sum(max(0, min(place[0] + w, x + tw) - max(place[0], x))
                    * max(0, min(place[1] + h, y + th) - max(place[1], y)) for x, y, tw, th in tags)
 
     for box, text in zip(boxes, texts):
-        w, h = (len(text)*_LETTER + 5)*unit, _LINE*unit
+        w = (len(text)*_LETTER + 5)*unit
+        h = _LINE*unit
         places = _tag_places(box, w, h, (width, height))
         tags.append((*min(places, key=lambda place: covered(place, w, h)), w, h))
     return tags
@@ -505,7 +510,8 @@ def _small_jpeg(
 )->str: # a data URL
     "An image for a page that loads nothing"
     from PIL import Image
-    file, image = io.BytesIO(), Image.fromarray(img)
+    file = io.BytesIO()
+    image = Image.fromarray(img)
     image.thumbnail((longest, longest))
     image.save(file, 'JPEG', quality=80)
     return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
@@ -544,7 +550,9 @@ def _pairs(
     faults += torch.bincount(gts['image'][missed], minlength=len(ds))
 
     def pair(i):
-        img, mine, true = ds[i][0], shown['image'] == i, gts['image'] == i
+        img = ds[i][0]
+        mine = shown['image'] == i
+        true = gts['image'] == i
         size = img.shape[1], img.shape[0]
         names = [ds.classes[c] for c in gts['labels'][true].tolist()]
         said = [f'{ds.classes[c]} {s:.2f}' for c, s in zip(
@@ -599,7 +607,8 @@ def _preset_of(
     try:
         program, *flags = shlex.split(command)
     except ValueError:
-        program, flags = '', []
+        program = ''
+        flags = []
     if 'yolov3_train' in [program, *flags] and not any('--resume' in flag for flag in flags):
         named = [b for a, b in zip(flags, flags[1:]) if a == '--preset']
         named += [flag.partition('=')[2] for flag in flags if flag.startswith('--preset=')]
@@ -617,7 +626,8 @@ def _settings_rows(
     preset:str, # a key of `PRESETS`
 )->list: # dicts for the template: those that differ first
     "Each setting with its value, that of the preset, and what it does"
-    usual, rows = asdict(PRESETS[preset]), []
+    usual = asdict(PRESETS[preset])
+    rows = []
     helps = {f.name: f.metadata['help'] for f in fields(Recipe)}
     for name, value in settings.items():
         name = RENAMED.get(name, name)
@@ -731,8 +741,12 @@ def write_report(
     found:dict=None, # `model`, `ds`, `dets` and `gts` of the split that was measured
 )->Path: # the report
     "Write `report.html`, one file that holds all, and each figure beside it"
-    found, metrics, errors = found or {}, result['metrics'], result.get('errors')
-    data, files, page = result['data'], {}, {}
+    found = found or {}
+    metrics = result['metrics']
+    errors = result.get('errors')
+    data = result['data']
+    files = {}
+    page = {}
     names = list(metrics['ap50'])
     curves = _pr_curves(found['dets'], found['gts'], names) if found else None
     charts = _report_charts(log, metrics, errors, curves)

@@ -211,7 +211,8 @@ def record(
 )->dict: # what a file in results/ holds
     "One measured run: what was run, on what, and what came out"
     from yolov3_nb.model import count_parameters
-    device, size = 'cpu', None
+    device = 'cpu'
+    size = None
     if model is not None:
         device = next(model.parameters()).device
         size = dict(width=model.width, image_size=model.image_size,
@@ -236,9 +237,11 @@ def write_result(
     "Write a record; a better one, or one of other images, stays and the new one goes beside it"
     file = results_file(name)
     try:
-        old, unread = read_result(file), False
+        old = read_result(file)
+        unread = False
     except InputError:
-        old, unread = result, os.path.lexists(file)
+        old = result
+        unread = os.path.lexists(file)
     new, best = (r['metrics'].get('map50') or 0 for r in (result, old))
     ours, theirs = ((r['data'].get('test'), r['data'].get('n_test')) for r in (result, old))
     other = ours != theirs

@@ -53,10 +53,12 @@ def _model_diagram(
     from yolov3_nb.model import YOLOv3
     size = model.image_size
     with torch.no_grad(), torch.device('meta'):  # shapes without numbers
-        twin, x = YOLOv3(**model.config()), torch.empty(1, 3, size, size)
+        twin = YOLOv3(**model.config())
+        x = torch.empty(1, 3, size, size)
         maps = [' × '.join(map(str, c.shape[1:])) for c in twin.backbone(x)]
         preds = [' × '.join(map(str, p.shape[1:])) for p in twin(x)]
-    left, right = max(map(len, maps)), max(map(len, preds))
+    left = max(map(len, maps))
+    right = max(map(len, preds))
     rows = []
     kinds = 'large', 'medium', 'small'
     for level, c, joint, p, kind in zip((5, 4, 3), maps, '┬┼┴', preds, kinds):
@@ -190,7 +192,8 @@ def measured_result(
 )->dict|None:
     "The record of the run that made the weights: beside them, or in results/ for the course's own"
     from yolov3_nb.app import RECORDS
-    folder, root = Path(weights), project_root()
+    folder = Path(weights)
+    root = project_root()
     file = folder.parent/'metrics.json'
     if folder.name in RECORDS and folder.resolve().parent == root/'weights':
         file = root/'results'/f'{RECORDS[folder.name]}.json'
