@@ -415,7 +415,8 @@ def test_who_waits_longer_or_trains_longer_has_not_ended_early():
     words = 'after epoch 4 of 9, as no validation brought a better loss'
     assert lost_patience(ended, 2, 9) == words
     assert not lost_patience(ended, 5, 9) and not lost_patience(ended, 2, 12)
-    assert lost_patience({'Patience': {'stopped_epoch': 3, 'patience': 2}}, 2, 12)  # an older form
+    older = {'Patience': {'stopped_epoch': 3, 'patience': 2}}  # which does not know its epochs
+    assert lost_patience(older, 2, 9, was=9) and not lost_patience(older, 2, 12, was=9)
     assert not lost_patience({'Patience': {'stopped_epoch': 0, 'patience': 2, 'epochs': 9}}, 2, 9)
 
 

@@ -113,13 +113,14 @@ def lost_patience(
     states:dict, # of callbacks, by name, as a checkpoint holds them
     patience:int, # validations that the run waits for
     epochs:int, # of the whole run
+    was:int=None, # epochs that the run was started with, for a checkpoint that does not say it
 )->str: # when and why, in words; None: it had not
     "How a run of this patience and length had ended early when a checkpoint was written."
     for name, state in states.items():
         if not str(name).startswith('Patience') or not isinstance(state, dict):
             continue
         same = (state.get('patience', patience) == patience
-                and (state.get('epochs') or epochs) == epochs)
+                and (state.get('epochs') or was or epochs) == epochs)
         if same and isinstance(state.get('ended'), str):
             return state['ended']
         epoch = state.get('stopped_epoch')

@@ -90,8 +90,8 @@ def _is_left(path):
     *_, host, number, _ = path.name.rsplit('.', 3)
     if not (number.isascii() and number.isdigit()):
         return False
-    if host == _host() and _is_gone(int(number)):
-        return True
+    if host == _host():
+        return _is_gone(int(number))
     return time.time() - path.stat().st_mtime > _OLD
 
 def remove_left(

@@ -572,6 +572,7 @@ class Learner:
         self.given, self.folder = data, run and Path(run)
         self.resumed = False
         self.broken_off = False # an earlier `fit` was interrupted
+        self.was_to_take = None # epochs of a resumed run, as it was started
         self.changed = False # a resumed run is to end otherwise than it did
         self.stopped = None # why the run ended before its last epoch, in words
         self.estimate = None # how long it will take, in words
@@ -598,6 +599,7 @@ class Learner:
         check_resumed(run, with_absolute_paths(start), recipe)
         learner = cls(data, recipe, run)
         learner.resumed = True
+        learner.was_to_take = start.epochs
         ends = 'checkpoint', 'half', 'val', 'test'
         learner.changed = any(getattr(recipe, name) != getattr(start, name) for name in ends)
         return learner
@@ -762,7 +764,8 @@ class Learner:
         "When and why the run of the checkpoint had ended early, in words; None: it had not"
         from yolov3_nb.durable import lost_patience
         recipe = self.recipe
-        return lost_patience(self._checkpoint['callbacks'], recipe.patience, recipe.epochs)
+        return lost_patience(self._checkpoint['callbacks'], recipe.patience, recipe.epochs,
+                             self.was_to_take)
 
     @cached_property
     def _checkpoint(self):
@@ -783,7 +786,8 @@ class Learner:
 
     def _end_with(self, found):
         "End a run whose epochs are all done with the weights in its checkpoint"
-        self.stopped = self._ended_early()
+        if epochs_done(found) < self.recipe.epochs:
+            self.stopped = self._ended_early()
         self.module.load_state_dict(found['state_dict'])
         self.start -= found['callbacks'].get('Interruptible', {}).get('seconds', 0.)
         return self._keep_weights()
