@@ -87,4 +87,5 @@ def main():
 
 
 if __name__ == '__main__':
+    os.environ['OMP_NUM_THREADS'] = '1'  # read when torch is imported: one core, as the record says
     main()

@@ -6,6 +6,7 @@ the time of each: `yolov3_data import`, `yolov3_train` (with what follows FOLDER
 as the page asks for them. The figures go to results/own_to_app.json, or --out."""
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -100,4 +101,5 @@ def main():
 
 
 if __name__ == '__main__':
+    os.environ['OMP_NUM_THREADS'] = '1'  # for the commands, too: it is what the record says
     main()

@@ -124,6 +124,14 @@ def code_of(path):
     return [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
 
 
+def offered():
+    "{name: module} of what the package itself offers, as its table says."
+    tree = ast.parse((ROOT/'yolov3_nb'/'__init__.py').read_text(encoding='utf-8'))
+    tables = [node.value for node in tree.body if isinstance(node, ast.Assign)
+              and getattr(node.targets[0], 'id', '') == '_MODULES']
+    return ast.literal_eval(tables[0])
+
+
 def modules_in(source, inside):
     "Names of the library's modules that a source imports; `inside`: it is one of them itself."
     found = set()
@@ -135,13 +143,13 @@ def modules_in(source, inside):
             if node.level and inside or name.startswith('yolov3_nb.'):
                 found.add(name.removeprefix('yolov3_nb.'))
             if name == 'yolov3_nb' or node.level and not name:
-                found |= {alias.name for alias in node.names}
+                found |= {offered().get(alias.name, alias.name) for alias in node.names}
     return {name for name in found if (ROOT/'yolov3_nb'/f'{name}.py').exists()}
 
 
 def library_of(path):
     "Files of the library that a notebook uses: those that it imports, and what these import."
-    sources = ['\n'.join(line for line in cell.splitlines() if line[:1] not in ('%', '!'))
+    sources = ['\n'.join(line for line in cell.splitlines() if line[:1] != '%')
                for cell in code_of(path)]
     waiting, found = set(), {'__init__'}
     for source in sources:

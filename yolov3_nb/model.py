@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ConvBlock', 'Residual', 'scale_width', 'Darknet53', 'NeckBlock', 'UpsampleConcat', 'Head', 'init_weights', 'logit',
-           'init_head', 'default_names', 'YOLOv3', 'count_parameters', 'layer_table', 'detect']
+           'init_head', 'default_names', 'YOLOv3', 'count_parameters', 'layer_table', 'detect', 'check_finite_outputs',
+           'eval_mode']
 
 # %% ../nbs/05_model.ipynb #model-imports
 import copy
@@ -21,6 +22,9 @@ from yolov3_nb.hub import (
     read_config)  # noqa: F401, for those who import it from here
 from .modes import (
     Freezable, check_finite_outputs, eval_mode)  # noqa: F401, the last two likewise
+
+# %% ../nbs/05_model.ipynb #handed-on
+_all_ = ['check_finite_outputs', 'eval_mode']
 
 # %% ../nbs/05_model.ipynb #ConvBlock
 class ConvBlock(nn.Sequential):
