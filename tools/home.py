@@ -15,7 +15,7 @@ def boxes_named(img, boxes, labels, scores=()):
     wide, and the letters can still be read."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
-    from yolov3_nb.data import class_color
+    from yolov3_nb.drawing import class_color, ink_on
     from yolov3_nb.toyvoc import VOC_CLASSES
     fonts = Path(matplotlib.get_data_path())/'fonts'/'ttf'
     font = ImageFont.truetype(str(fonts/'DejaVuSans-Bold.ttf'), 28)
@@ -26,7 +26,7 @@ def boxes_named(img, boxes, labels, scores=()):
         text = VOC_CLASSES[label] + (f' {scores[i]:.2f}' if len(scores) else '')
         wide = draw.textlength(text, font) + 12
         left = min(max(x1, 0), SIDE[0] - wide)
-        ink = 'black' if np.dot(class_color(label), (.299, .587, .114)) > 130 else 'white'
+        ink = ink_on(class_color(label))
         draw.rectangle([x1, y1, x2, y2], outline=class_color(label), width=5)
         draw.rectangle([left, y1 - 36, left + wide, y1], fill=class_color(label))
         draw.text((left + 6, y1 - 18), text, ink, font, anchor='lm')

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .data import InputError
 from .detections import read_detections, write_detections  # noqa
-from yolov3_nb.evaluation import (
-    _check, _claims, _first_of_run, _or_none, ap_metrics, average_precision, match, overlaps,
-    pr_curve)
+from .evaluation import (
+    _check, _claims, _first_of_run, _nearest_of_each, _or_none, ap_metrics, average_precision,
+    match, overlaps, pr_curve)
 
 # %% ../nbs/09b_errors.ipynb #handed-on
 _all_ = ['read_detections', 'write_detections']
@@ -24,9 +24,7 @@ ERROR_TYPES = ('class', 'location', 'both', 'duplicate', 'background', 'missed')
 
 def _nearest(d, g, iou, n):
     "From pairs (P,): the best IoU of each of n detections, or 0, and with which object, or -1."
-    order = iou.argsort(descending=True, stable=True)
-    order = order[d[order].argsort(stable=True)]  # by detection, best IoU first
-    first = order[_first_of_run(d[order])]
+    first = _nearest_of_each(d, iou)
     best = iou.new_zeros(n).scatter(0, d[first], iou[first])
     which = torch.full((n,), -1, device=d.device).scatter(0, d[first], g[first])
     return best, which

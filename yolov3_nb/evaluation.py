@@ -95,13 +95,17 @@ def _rank_within(key):
     return torch.empty_like(rank).scatter(0, order, rank)
 
 # %% ../nbs/09_evaluation.ipynb #claims
+def _nearest_of_each(d, iou):
+    "Of pairs of a detection with something (P,), the one with the best IoU for each detection."
+    by_iou = iou.argsort(descending=True, stable=True)
+    by_detection = by_iou[d[by_iou].argsort(stable=True)]  # in each group, best IoU first
+    return by_detection[_first_of_run(d[by_detection])]
+
 def _claims(d, g, iou, scores):
     """Each detection's best object, and whether it is the first to claim it.
 
     Takes pairs of a detection and a ground truth with their IoU (P,), and all scores (N,)."""
-    by_iou = iou.argsort(descending=True, stable=True)
-    by_detection = by_iou[d[by_iou].argsort(stable=True)]          # in each group, best IoU first
-    looks_at = by_detection[_first_of_run(d[by_detection])]        # one pair for each detection
+    looks_at = _nearest_of_each(d, iou)
     rank = scores.argsort(descending=True, stable=True).argsort()  # of each detection
     by_score = looks_at[rank[d[looks_at]].argsort()]
     by_object = by_score[g[by_score].argsort(stable=True)]         # in each group, best score first

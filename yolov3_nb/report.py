@@ -18,6 +18,7 @@ from html import escape
 from pathlib import Path
 
 from .data import class_color, draw_boxes
+from .drawing import ink_on
 from .files import write_whole
 from .recipe import PRESETS, RENAMED, Recipe
 from .runs import read_result
@@ -527,10 +528,9 @@ def _drawn_boxes(
     rows = []
     for (x1, y1, x2, y2), label, text, broken in zip(
             boxes.tolist(), labels.tolist(), texts, dashed.tolist()):
-        red, green, blue = color = class_color(label)
-        ink = '#000' if .299*red + .587*green + .114*blue > 130 else '#fff'
-        rows.append(dict(x=x1, y=y1, w=x2 - x1, h=y2 - y1, text=text, dashed=broken, ink=ink,
-                         color='#' + bytes(color).hex()))
+        color = class_color(label)
+        rows.append(dict(x=x1, y=y1, w=x2 - x1, h=y2 - y1, text=text, dashed=broken,
+                         ink='#' + bytes(ink_on(color)).hex(), color='#' + bytes(color).hex()))
     rows.sort(key=lambda row: -row['w'] * row['h'])
     tags = _place_tags([(r['x'], r['y'], r['w'], r['h']) for r in rows],
                        [r['text'] for r in rows], *size)
