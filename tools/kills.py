@@ -46,6 +46,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 DISK = 'full disk'
 GRACE = 2  # seconds in which a command that gets a signal may come to its end
+LATE = 3.  # share of an undisturbed run after which a command has ended
 PATIENCE = 60  # seconds that a process has to end after a signal, and a whole run ten times as many
 TRAIN = ('--data TOY --size 64 --width 0.0625 --epochs 2 --val_every 1 --batch 4 --workers 1 '
          '--anchors coco --no-progress --precision 32-true --accelerator cpu --out run')
@@ -367,13 +368,13 @@ class Trials:
         if name == 'train' and (folder/'run'/'settings.json').exists():
             argv = ['--resume', 'run', '--no-progress']
         again, _, said, more = run(main, argv, folder)
-        stays = again == 2 and 'is there already' in said  # it had come to its end
-        if again and not stays:
-            more.append(f'exit status {again} of the same command: {said[-300:]}')
         left = [path.name for path in folder.rglob('.*') if path.name != '.lock']
         if left:
             more.append(f'left over: {left}')
         differs = sorted(dict(result(folder).items() ^ wanted.items()))
+        stays = again == 2 and not differs  # it had come to its end, and is not written over
+        if again and not stays:
+            more.append(f'exit status {again} of the same command: {said[-300:]}')
         if differs:
             more.append(f'another result: {differs[:4]}')
         if not faults + broken + more:
@@ -395,6 +396,8 @@ def plan(kills, disks, only, seed):
             first = rng.randrange(3)
             trials += [(name, kinds[(first + k) % len(kinds)], share)
                        for k, share in enumerate(shares)]
+        if kills:  # a signal that comes too late
+            trials.append((name, signal.SIGTERM, LATE))
     return trials
 
 
