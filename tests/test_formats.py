@@ -275,6 +275,19 @@ def test_five_layouts_train_to_the_same_figures(tmp_path, monkeypatch):
 
 # --- import
 
+@pytest.mark.parametrize('given', [str, from_folder])
+def test_a_split_that_a_recipe_names_nothing_for_is_left_aside(tmp_path, capsys, given):
+    from yolov3_nb import Learner, Recipe
+    coco_roboflow(tmp_path)
+    recipe = Recipe(val='', test='', size=64, progress=False)
+    learner = Learner(given(tmp_path), recipe, tmp_path/'run')
+    assert learner.data.val_ds is learner.data.test_ds is None
+    assert len(learner.data.train_ds) == len(SPLITS['train'])
+    settled = learner.recipe
+    assert (settled.patience, settled.checkpoint, settled.val) == (0, 'last', '')
+    said = capsys.readouterr().out
+    assert f"{len(SPLITS['val'])} val images are left aside: val names none." in said
+
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_import_writes_a_clean_devkit(tmp_path, layout):
     LAYOUTS[layout](tmp_path/'in')

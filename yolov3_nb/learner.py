@@ -71,7 +71,13 @@ def _module_of_folder(
 ): # a data module
     "The data module of a folder of any layout"
     from yolov3_nb.training import DetectionDataModule
-    sets = [found.train, found.val, found.test]
+    sets = []
+    for name in ('train', 'val', 'test'):
+        ds = getattr(found, name)
+        if ds and not recipe.sets(name):
+            print(f'{len(ds)} {name} images are left aside: {name} names none.', flush=True)
+            ds = None
+        sets.append(ds)
     if recipe.limit:
         sets = [ds and ds.select(range(min(recipe.limit, len(ds)))) for ds in sets]
     dm = DetectionDataModule(*sets, classes=found.classes, **feeding(recipe))
@@ -147,9 +153,8 @@ def make_data(
 ): # a data module, set up
     "The data of a run"
     from yolov3_nb.formats import DetectionData
-    if given is None:
-        given = _read_data(recipe)
-    elif isinstance(given, DetectionData):
+    given = _read_data(recipe) if given is None else given
+    if isinstance(given, DetectionData):
         given = _module_of_folder(given, recipe)
     elif not hasattr(given, 'train_set'):
         for name, value in feeding(recipe).items():
@@ -614,7 +619,10 @@ class Learner:
     @cached_property
     def data(self):
         "The data module, set up"
+        from yolov3_nb.formats import DetectionData
         given = _read_data(self.recipe) if self.given is None else self.given
+        if isinstance(given, DetectionData):
+            given = _module_of_folder(given, self.recipe)
         self.recipe = settle(self.recipe, given)
         return make_data(self.recipe, given)
 
