@@ -37,6 +37,8 @@ def _plain_signature(
     code:str, # the block with a signature
 )->str:
     "A signature without links or backticks in its comments, and without the type of None."
+    if not code:
+        return ''  # nbdev shows none, as for a constant
     code = re.sub(r'\[(`[^`]+`)\]\([^)\s]+\)', r'\1', code).replace(':NoneType=None', '=None')
     lines = [re.sub(r' # .*', lambda comment: comment[0].replace('`', ''), line)
              for line in code.splitlines()[1:-1]]
@@ -52,7 +54,8 @@ def documented(
     heading = re.search(r'^### (\S+)', text, re.M)
     if not heading:
         return text
-    head, code, said = re.fullmatch(r'(.*?)(```python\n.*?\n```|\Z)(.*)', text, re.S).groups()
+    parts = r'(.*?^### [^\n]+)\s*(```python\n.*?\n```)?(.*)'
+    head, code, said = re.fullmatch(parts, text, re.S | re.M).groups(default='')
     head, code, said = head.removeprefix('---\n').strip(), _plain_signature(code), said.strip()
     name = heading[1]
     inner = '<locals>' in name
@@ -205,6 +208,41 @@ def mend_links(
         return link[0] if keep else f'`{shown}`'
     return re.sub(r'\[`([^`]+)`\]\(([^)\s]+#[^)\s]+)\)', mend, text)
 
+# %% ../nbs/29b_docs.ipynb #head
+_OPENS = r'(?:\*\*After this chapter you can\*\*|At the end of this chapter you can)'
+_NEEDS = r'(?:\*\*Before you begin\.\*\*|You need )'
+
+def mark_head(
+    text:str, # Markdown of a text cell
+)->str: # Markdown
+    "Put what a chapter teaches and needs into one box, and mark its question."
+    head = rf'^{_OPENS}\n\n(?:[-*] .*\n|  .*\n)+\n{_NEEDS}.*(?:\n(?!\n).*)*'
+    text = re.sub(head, r'::: {.chapter-head}\n\g<0>\n:::', text, count=1, flags=re.M)
+    question = r'^\*\*The question\.\*\*.*(?:\n(?!\n).+)*'
+    return re.sub(question, r'::: {.question}\n\g<0>\n:::', text, count=1, flags=re.M)
+
+def own_badges(
+    text:str, # Markdown of a text cell
+)->str: # Markdown
+    "Show badges that the site brings along."
+    return re.sub(r'\[!\[(Open in (Colab|Kaggle))\]\([^)]*\)\]',
+                  lambda m: f'[![{m[1]}](images/open-in-{m[2].lower()}.svg)]', text)
+
+def _imports_only(source): # whether a cell imports, and beside that only sets the environment
+    nodes = _parsed(source).body
+    imports = [isinstance(node, (ast.Import, ast.ImportFrom)) for node in nodes]
+    settings = [ast.unparse(node).startswith('os.environ') for node in nodes]
+    return any(imports) and all(map(max, imports, settings))
+
+def fold_imports(
+    source:str, # of a code cell, as nbdev has prepared it
+)->str:
+    "Fold a cell that holds nothing but imports."
+    if not _imports_only(source) or _directive(source, 'echo: *false', 'include: *false'):
+        return source
+    code = re.sub(r'^#\| *code-(?:fold|summary):.*\n', '', source, flags=re.M)
+    return f'#| code-fold: true\n#| code-summary: "Imports"\n{code}'
+
 # %% ../nbs/29b_docs.ipynb #raw_html
 def raw_html(
     data:dict, # an output's data by MIME type
@@ -287,8 +325,8 @@ class CoursePages:
         if cell['cell_type'] == 'raw':
             return front_matter(cell['source'], self.path)
         if _is_prose(cell):
-            return mark_questions(mend(cell['source']))
-        return fold_long(cell['source'], self.path)
+            return own_badges(mark_head(mark_questions(mend(cell['source']))))
+        return fold_imports(fold_long(cell['source'], self.path))
 
     def describe_figures(self):
         "Give each figure a text, and mark its caption."
