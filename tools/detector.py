@@ -31,26 +31,30 @@ SMALL = 1024  # an array with fewer numbers than this stays in 32 bits
 
 
 class NoRuntime(Exception):
-    "Why ONNX Runtime Web could not be had, in one sentence for the page."
+    "Why an npm package could not be had, in one sentence for the page."
 
 
-def fetch_runtime(folder):
-    "Download the npm package and check it; its path."
+def fetch_package(name, sha512, folder):
+    "Download an npm package and check it; its path."
     npm = shutil.which('npm')
     if not npm:
         raise NoRuntime('npm was not installed where this site was built.')
-    command = [npm, 'pack', RUNTIME, '--prefer-offline', '--silent',
+    command = [npm, 'pack', name, '--prefer-offline', '--silent',
                '--pack-destination', str(folder)]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, timeout=300)
     except subprocess.TimeoutExpired:
-        raise NoRuntime(f'npm did not fetch {RUNTIME} within five minutes.') from None
+        raise NoRuntime(f'npm did not fetch {name} within five minutes.') from None
     package = next(Path(folder).glob('*.tgz'), None)
     if done.returncode or not package:
-        raise NoRuntime(f'npm could not fetch {RUNTIME} when this site was built.')
-    if base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode() != SHA512:
-        raise NoRuntime(f'What npm fetched as {RUNTIME} is not that package.')
+        raise NoRuntime(f'npm could not fetch {name} when this site was built.')
+    if base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode() != sha512:
+        raise NoRuntime(f'What npm fetched as {name} is not that package.')
     return package
+
+def fetch_runtime(folder):
+    "The npm package of ONNX Runtime Web: its path."
+    return fetch_package(RUNTIME, SHA512, folder)
 
 def write_runtime(out):
     "Put the runtime's script and its WebAssembly, gzipped, into `out`; what the page must know."

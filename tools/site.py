@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -38,6 +39,11 @@ MARKUP = {'a directive': re.compile(r'^\s*#\| ?\w', re.M), 'a shortcode': re.com
           'a table': re.compile(r'\|\s*:?---'), 'a code fence': re.compile(r'```'),
           'a role': re.compile(r'(?<!\S):[a-z]+:(?!\w)'),
           'an inner name': re.compile(r'<locals>'), 'a linked name': re.compile(r'\[`[^`\]]+`\]\(')}
+KATEX = 'katex@0.16.11'
+KATEX_SHA512 = ('RQrI8rlHY92OLf3rho/Ts8i/XvjgguEjOkO1BEXcU3N8BqPpSzBNwV/G0Ukr+P/l'
+                '3ivvJUE/Fa/CwbS6HesGNQ==')
+KATEX_FILES = re.compile(r'package/(LICENSE|dist/(?:katex\.min\.(?:css|js)'
+                         r'|contrib/auto-render\.min\.js|fonts/[\w-]+\.woff2))')
 HOME_PATH = re.compile(r'(?<![\w.:/\-])/(?:root|home|Users|work|tmp|mnt)/\w[\w./-]*')
 
 
@@ -118,6 +124,34 @@ def build_detector():
     if missing := make()['missing']:
         print(f'The detector page cannot run: {missing}')
 
+def bring_katex(cfg):
+    """What draws the formulas becomes part of the site, so that they show without the network. Where
+    npm does not give it, the pages go on loading it from where smalldocs says."""
+    from detector import NoRuntime, fetch_package
+    out = cfg.doc_path/'site_libs'/'katex'
+    try:
+        with tempfile.TemporaryDirectory() as tmp:
+            with tarfile.open(fetch_package(KATEX, KATEX_SHA512, tmp)) as package:
+                for name in filter(KATEX_FILES.fullmatch, package.getnames()):
+                    file = out/name.removeprefix('package/').removeprefix('dist/')
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(package.extractfile(name).read())
+    except NoRuntime as e:
+        print(f'Formulas need the network: {e}')
+        return
+    for page in cfg.doc_path.rglob('*.html'):
+        up = '../' * (len(page.relative_to(cfg.doc_path).parts) - 1)
+        text = page.read_text(encoding='utf-8')
+        own = re.sub(r'https://[\w.]+/npm/katex@[\d.]+/dist/', f'{up}site_libs/katex/', text)
+        if own != text:
+            page.write_text(own, encoding='utf-8')
+
+def keep_own_font(cfg):
+    "The themes ask another host for fonts; the site has its own (styles.css)."
+    for theme in (cfg.doc_path/'site_libs'/'themes').glob('*.css'):
+        text = theme.read_text(encoding='utf-8')
+        theme.write_text(re.sub(r'@import url\([^)]*\);', '', text), encoding='utf-8')
+
 def build():
     "Build _docs/; ends with what smalldocs has to say where it warns of anything."
     cfg = config()
@@ -143,6 +177,8 @@ def build():
                                              f'/nbs/{nb.as_posix()}'), encoding='utf-8')
         shutil.rmtree(cfg.doc_path, ignore_errors=True)
         shutil.move(out, cfg.doc_path)
+    bring_katex(cfg)
+    keep_own_font(cfg)
     by_sections(cfg)
     from search import rewrite
     rewrite(cfg.doc_path)
