@@ -166,6 +166,39 @@ def test_a_page_after_nbdev_and_the_processor(monkeypatch):
                       for k in o.get('data', ()))]
     assert figures and all('fig-alt' in f for f in figures)
 
+CHAPTERS = sorted(file.name for file in (ROOT/'nbs').glob('*.ipynb')
+                  if re.match(r'(0[1-9]|1[0-4])b?_', file.name))
+
+@pytest.mark.parametrize('chapter', CHAPTERS)
+def test_the_head_of_a_chapter_is_marked(chapter):
+    "By the words that every chapter opens with; its badges are pictures of the site's own."
+    from yolov3_nb import docs
+    cells = json.loads((ROOT/'nbs'/chapter).read_text(encoding='utf-8'))['cells']
+    text = '\n\n'.join(docs.own_badges(docs.mark_head(''.join(c['source']))) for c in cells
+                       if c['cell_type'] == 'markdown')
+    head = re.search(r'^::: {.chapter-head}\n(.*?)\n:::$', text, re.M | re.S)
+    assert head and 'you can' in head[1] and 'You need' in head[1], chapter
+    assert text.count('::: {.question}') == text.count('**The question.**')
+    badges = re.findall(r'!\[Open in \w+\]\(([^)]*)\)', text)
+    assert len(badges) == 2 and all((ROOT/'nbs'/badge).is_file() for badge in badges)
+    imports = [''.join(c['source']) for c in cells if c['cell_type'] == 'code'
+               and ''.join(c['source']).startswith('import')]
+    assert any(docs.fold_imports(source) != source for source in imports)
+
+def test_without_npm_formulas_come_from_elsewhere(tool, tmp_path, monkeypatch, capsys):
+    "The site is built all the same, and that is said."
+    monkeypatch.syspath_prepend(ROOT/'tools')
+    import detector
+    def fetch(*_):
+        raise detector.NoRuntime('npm was not installed where this site was built.')
+    monkeypatch.setattr(detector, 'fetch_package', fetch)
+    page = '<script src="https://cdn.jsdelivr.net/npm/katex@0.16.11/dist/katex.min.js"></script>'
+    (tmp_path/'a.html').write_text(page)
+    tool('site').bring_katex(SimpleNamespace(doc_path=tmp_path))
+    assert (tmp_path/'a.html').read_text() == page
+    assert capsys.readouterr().out == ('Formulas need the network: npm was not installed where '
+                                       'this site was built.\n')
+
 def test_nbdev_docs_leaves_the_readme_alone():
     "It makes one from the notebook that settings.ini names, wherever that exists."
     from nbdev.config import get_config

@@ -148,6 +148,8 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
     import io
     import yaml
     from PIL import Image, ImageDraw
+    from selenium.webdriver.support.ui import WebDriverWait
+    wait = WebDriverWait(browser, 30, poll_frequency=.05)
     plot = Image.new('RGB', (400, 200), 'white')
     ImageDraw.Draw(plot).line([(10, 190), (200, 20), (390, 150)], fill='#0072b2', width=4)
     photographs = Image.new('RGB', (400, 200), 'white')  # two on one sheet
@@ -175,26 +177,78 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
         browser.get(f'http://127.0.0.1:{server.server_port}/x.html')
         look = 'return getComputedStyle(document.getElementById(arguments[0])).filter'
         filters = [browser.execute_script(look, name) for name in ('plot', 'photographs')]
-        browser.execute_async_script(
-            'const done = arguments[0], img = document.getElementById("photographs");'
-            'const ask = () => img.classList.contains("with-photographs") '
-            '? setTimeout(done, 300) : setTimeout(ask, 20); ask()')
-        shown = Image.open(io.BytesIO(browser.find_element('id', 'photographs').screenshot_as_png))
+        def photographs():
+            "What is seen of them, once their paper at the edge is dark."
+            png = browser.find_element('id', 'photographs').screenshot_as_png
+            shown = Image.open(io.BytesIO(png)).convert('RGB')
+            w, h = shown.size
+            return max(shown.getpixel((w//200, h//2))) < 60 and shown
+        shown = wait.until(lambda _: photographs())
         cut = browser.find_element('id', 'long').get_attribute('class')
         strips = [e.get_attribute('id') for e in browser.find_elements('css selector', '.strip')]
         browser.execute_script('document.getElementById("long").scrollLeft = 999')
-        browser.execute_async_script('setTimeout(arguments[0], 200)')
-        end = browser.find_element('id', 'long').get_attribute('class')
+        wait.until(lambda _: browser.find_element('id', 'long').get_attribute('class') == '')
         server.shutdown()
     browser.get_log('browser')
     assert 'invert' in filters[0] and 'invert' not in filters[1], filters
-    shown = shown.convert('RGB')
     w, h = shown.size
-    assert max(shown.getpixel((w//200, h//2))) < 60  # the paper at the edge is dark
     red, green, blue = shown.getpixel((w//4, h//2))
     assert green > red + 20 > blue  # and the photograph is green, as it was
     assert strips == ['strip']
-    assert (cut, end) == ('cut', '')  # what goes on at the right says so until it is seen
+    assert cut == 'cut'  # what goes on at the right says so until it is seen
+
+# Formulas, pictures and letters of a page, where no host but its own can be reached.
+OFFLINE = """
+const done = arguments[0];
+(async () => {
+  await document.fonts.ready;
+  const math = [...document.querySelectorAll('main .math')];
+  const raw = math.filter(e => !e.querySelector('.katex'));
+  const images = [...document.images].filter(i => i.complete && !i.naturalWidth);
+  const faces = [...document.fonts].filter(f => f.family.includes('Source Sans 3'));
+  done({math: math.length, raw: raw.length, broken: images.map(i => i.src),
+        faces: faces.filter(f => f.status === 'loaded').length,
+        body: getComputedStyle(document.body).fontFamily});
+})();"""
+
+def test_a_page_needs_no_other_host(browser, module, address):
+    browser.get(f'{address}boxes.html')
+    found = browser.execute_async_script(OFFLINE)
+    browser.get_log('browser')
+    assert found['broken'] == []
+    assert found['body'].startswith('"Source Sans 3"') and found['faces'] >= 2
+    if not (module.config().doc_path/'site_libs'/'katex').is_dir():
+        pytest.skip('npm could not fetch KaTeX when this site was built')
+    assert found['math'] > 10 and found['raw'] == 0
+
+def test_the_head_and_the_questionnaire_of_a_chapter(browser, address):
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
+                            dict(width=DESK[0], height=DESK[1], deviceScaleFactor=1, mobile=False))
+    browser.get(f'{address}boxes.html')
+    found = browser.execute_script("""
+        const one = css => document.querySelector(css), css = e => getComputedStyle(e);
+        const answers = [...document.querySelectorAll('#questionnaire details')];
+        const left = e => e.getBoundingClientRect().left;
+        const summary = answers[0].querySelector('summary').getBoundingClientRect();
+        const box = answers[0].getBoundingClientRect();
+        return {head: one('.chapter-head').innerText,
+                ground: css(one('.chapter-head')).backgroundColor,
+                question: parseFloat(css(one('.question > p')).fontSize),
+                prose: parseFloat(css(one('main > p, main section > p')).fontSize),
+                imports: [...document.querySelectorAll('details.code-fold:not([open]) > summary')]
+                  .filter(e => e.textContent.trim() === 'Imports').length,
+                above: summary.top - box.top, below: box.bottom - summary.bottom,
+                hangs: Math.min(...answers.map(e => left(e) - left(one('#questionnaire ol')))),
+                text: left(one('#questionnaire ol'))
+                  + parseFloat(css(one('#questionnaire ol')).paddingLeft) - left(answers[0])}""")
+    browser.get_log('browser')
+    for words in ('After this chapter you can', 'Before you begin'):
+        assert words in found['head']
+    assert found['ground'] != 'rgba(0, 0, 0, 0)'
+    assert found['question'] > found['prose']
+    assert found['imports'] == 2
+    assert abs(found['above'] - found['below']) < 1.5  # the words stand in the middle of their box
+    assert found['hangs'] > 10 and abs(found['text']) < 10  # a box stands under its question
 
 @pytest.mark.parametrize('page, open_', [
     ('boxes.html', []), ('solutions/boxes.html', ['Solutions']), ('figure.html', ['Workshops'])])

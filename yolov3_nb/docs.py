@@ -210,7 +210,7 @@ def mend_links(
 
 # %% ../nbs/29b_docs.ipynb #head
 _OPENS = r'(?:\*\*After this chapter you can\*\*|At the end of this chapter you can)'
-_NEEDS = r'(?:\*\*Before you begin\.\*\*|You need )'
+_NEEDS = r'(?=.*\bYou need )'
 
 def mark_head(
     text:str, # Markdown of a text cell
