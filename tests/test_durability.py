@@ -36,7 +36,7 @@ torch.set_num_threads(1)
 toy = make_toyvoc('toy', n_trainval=20, n_test=4, workers=1, progress=False)
 flags = ['--size', '64', '--width', '0.0625', '--epochs', '3', '--batch', '4', '--workers', '1',
          '--val_every', '1', '--no-progress', '--precision', '32-true', '--accelerator', 'cpu',
-         '--data', str(toy)]
+         '--data', str(toy), '--optimizer', 'muon']
 
 keep_weights = Learner._keep_weights
 
