@@ -195,7 +195,7 @@ def test_the_time_of_a_run_is_that_of_all_its_pieces(runs):
 
 def test_kills_and_full_disks_leave_whole_files_and_the_same_command_goes_on(tool, tmp_path):
     "A few of what tools/kills.py tries; `python tools/kills.py` tries more."
-    few = ['--kills', '5', '--disks', '2', '--seed', '4']
+    few = ['--kills', '3', '--disks', '2', '--seed', '4']
     only = [word for name in ('train', 'predict', 'download') for word in ('--only', name)]
     done = subprocess.run([sys.executable, learner.__file__.replace('yolov3_nb/learner.py',
                                                                     'tools/kills.py'), *few, *only],

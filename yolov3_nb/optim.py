@@ -87,8 +87,9 @@ def orthogonal(
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)  # no singular value exceeds 1
     for _ in range(5):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = torch.bmm(x, x.mT)
+        change = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b gram + c gram²
+        x = torch.baddbmm(x, change, x, beta=a)  # a x + change x
     if tall:
         x = x.mT
     return x.to(matrices.dtype)
