@@ -1,6 +1,6 @@
 """Compare AdamW and Muon: `python tools/optimizers.py`.
 
-Network, data and steps are those of tools/schedules.py, with its one-cycle schedule. The runs differ
+Network, data and steps are those of tools/schedules.py, with its one-cycle schedule. Runs differ
 in optimiser and seed alone, and are measured on val, never on test. results/optimizers_toy.json is
 written after each run, so that an interrupted comparison goes on where it was."""
 import argparse

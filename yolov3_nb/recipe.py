@@ -377,7 +377,8 @@ class Recipe(Settings):
 # %% ../nbs/21_recipe.ipynb #PRESETS
 PRESETS = {
     'toy': Recipe(
-        anchors='coco', epochs=12, lr=8e-3, positive_iou=0.5, strength=0.1, rect=True),
+        anchors='coco', epochs=12, lr=8e-3, optimizer='muon', positive_iou=0.5, strength=0.1,
+        rect=True),
     'toy_long': Recipe(
         anchors='toyvoc', epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': Recipe(
