@@ -36,7 +36,7 @@ torch.set_num_threads(1)
 toy = make_toyvoc('toy', n_trainval=20, n_test=4, workers=1, progress=False)
 flags = ['--size', '64', '--width', '0.0625', '--epochs', '3', '--batch', '4', '--workers', '1',
          '--val_every', '1', '--no-progress', '--precision', '32-true', '--accelerator', 'cpu',
-         '--data', str(toy)]
+         '--data', str(toy), '--optimizer', 'muon']
 
 keep_weights = Learner._keep_weights
 
@@ -195,7 +195,7 @@ def test_the_time_of_a_run_is_that_of_all_its_pieces(runs):
 
 def test_kills_and_full_disks_leave_whole_files_and_the_same_command_goes_on(tool, tmp_path):
     "A few of what tools/kills.py tries; `python tools/kills.py` tries more."
-    few = ['--kills', '5', '--disks', '2', '--seed', '4']
+    few = ['--kills', '3', '--disks', '2', '--seed', '4']
     only = [word for name in ('train', 'predict', 'download') for word in ('--only', name)]
     done = subprocess.run([sys.executable, learner.__file__.replace('yolov3_nb/learner.py',
                                                                     'tools/kills.py'), *few, *only],

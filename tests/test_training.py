@@ -293,3 +293,35 @@ def test_workers_end_with_a_parent_that_was_killed():
     while any(map(alive, pids)) and time.monotonic() - start < 3:  # torch's own watch takes up to 5
         time.sleep(.02)
     assert not any(map(alive, pids))
+
+
+# the optimiser that steps along the directions of a kernel
+
+def test_muon_and_adamw_share_the_parameters_of_a_frozen_network_too():
+    module = LitYOLOv3(20, .0625, 64, optimizer='muon')
+    for name, p in module.model.named_parameters():
+        p.requires_grad = '.pred.' in name
+    optimizer = module.make_optimizer()
+    sizes = [len(group['params']) for group in optimizer.param_groups]
+    assert sizes == [3, 3, 0]  # three kernels of predictions, three biases, and nothing between
+    for group in optimizer.param_groups:
+        for p in group['params']:
+            p.grad = torch.ones_like(p)
+    optimizer.step()
+
+def test_muon_moves_each_kernel_by_the_length_that_it_promises():
+    module = LitYOLOv3(20, .0625, 64, optimizer='muon', lr=.01, weight_decay=0.)
+    optimizer = module.make_optimizer()
+    kernels = optimizer.param_groups[2]['params']
+    before = [p.detach().clone() for p in kernels]
+    for p in module.parameters():
+        p.grad = torch.randn_like(p) * 1e3  # whatever the size of the gradient
+    optimizer.step()
+    for old, new in zip(before, kernels):
+        step = (new.detach() - old).flatten(1)
+        values = torch.linalg.svdvals(step) / (.01 * .2 * max(step.shape) ** .5)
+        assert values.min() > .3 and values.max() < 1.5, step.shape
+
+def test_an_optimiser_that_is_not_known_is_refused():
+    with pytest.raises(InputError, match="optimizer='sgd' is not known: take adamw or muon"):
+        LitYOLOv3(20, .0625, 64, optimizer='sgd').make_optimizer()

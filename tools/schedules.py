@@ -38,6 +38,7 @@ def train(settings, schedule, seed):
     anchors = scale_anchors(ANCHORS[s['anchors']], s['size']).tolist()
     module = LitYOLOv3(20, s['width'], s['size'], anchors, lr=s['lr'], warmup=s['warmup'],
                        weight_decay=s['weight_decay'], schedule=schedule, decay=s['decay'],
+                       optimizer=s.get('optimizer', 'adamw'),
                        encode_options=dict(positive_iou=s['positive_iou']))
     ema = EMA(s['ema'])
     trainer = L.Trainer(max_epochs=s['epochs'], gradient_clip_val=s['clip'], callbacks=[ema],
@@ -55,10 +56,16 @@ def train(settings, schedule, seed):
     found['cpu_seconds'] = round(time.process_time() - start, 1)
     return found
 
-def main(out, seeds, settings):
-    from yolov3_nb.files import write_json
+def record(out, command, settings, runs):
+    "What is written: how and where it was measured, and the runs."
     from yolov3_nb.networks import device_name, processor_name
     from yolov3_nb.runs import commit_used, versions_used
+    return dict(name=out.stem, command=command, commit=commit_used(),
+                date=datetime.date.today().isoformat(), device=device_name('cpu'),
+                processor=processor_name(), versions=versions_used(), settings=settings, runs=runs)
+
+def main(out, seeds, settings):
+    from yolov3_nb.files import write_json
     logging.getLogger('pytorch_lightning').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
     result = json.loads(out.read_text(encoding='utf-8')) if out.exists() else dict(runs=[])
@@ -70,10 +77,7 @@ def main(out, seeds, settings):
                 continue
             found = train(settings, schedule, seed)
             runs = [*result['runs'], dict(schedule=schedule, seed=seed, **found)]
-            result = dict(name=out.stem, command='python tools/schedules.py', commit=commit_used(),
-                          date=datetime.date.today().isoformat(), device=device_name('cpu'),
-                          processor=processor_name(), versions=versions_used(), settings=settings,
-                          runs=runs)
+            result = record(out, 'python tools/schedules.py', settings, runs)
             write_json(out, result)
             plain, averaged = found['plain']['map50'], found['averaged']['map50']
             print(f'{schedule} {seed}: mAP {plain:.3f}, averaged {averaged:.3f}, '

@@ -277,7 +277,8 @@ def make_module(
         lr=recipe.lr, weight_decay=recipe.weight_decay, warmup=recipe.warmup, loss=recipe.loss,
         loss_options=dict(lambdas=base | lambdas) if lambdas else {},
         encode_options=dict(positive_iou=recipe.positive_iou), multi_scale=recipe.multi_scale,
-        grow=recipe.grow, rect=recipe.rect, seed=recipe.seed, schedule=recipe.schedule,
+        grow=recipe.grow, rect=recipe.rect, seed=recipe.seed,
+        optimizer=recipe.optimizer, schedule=recipe.schedule,
         decay=recipe.decay)
     begin_from(module.model, network, recipe.freeze)
     if recipe.compile:
@@ -293,20 +294,18 @@ def find_rate(
     network=None, # as `make_module` takes it
 )->float: # the rate
     "The rate that a range test suggests for this run"
-    import torch
     from yolov3_nb.lr_finder import find_lr, plot_lr
-    from yolov3_nb.training import decay_groups
 
     def loss(module, batch):
         batch = dm.transfer_batch_to_device(batch, device, 0)
         return module.losses(batch)[2]['loss']
 
-    def adamw(module, lr):
-        return torch.optim.AdamW(decay_groups(module.model, recipe.weight_decay), lr=lr)
+    def optimizer(module, lr):
+        return module.make_optimizer(lr=lr)
 
     module = make_module(replace(recipe, lr=1e-3, compile=False), dm, network).to(device)
     try:
-        rate, curve = find_lr(module, dm.train_dataloader(), loss, optimizer=adamw,
+        rate, curve = find_lr(module, dm.train_dataloader(), loss, optimizer=optimizer,
                               clip=recipe.clip)
     except InputError as e:
         raise InputError(f'--lr find gives no rate ({first_sentence(e)}): give a number.') from None
@@ -322,11 +321,9 @@ def _measure_steps(
     seconds:float=10., # no further step after so long
 )->list: # seconds of each step, with the wait for its batch
     "Train a throw-away network for a few steps"
-    import torch
-    from yolov3_nb.training import decay_groups
     device = trainer.strategy.root_device
     module = make_module(replace(recipe, lr=1e-3, anchors='coco', compile=False), dm).to(device)
-    optimizer = torch.optim.AdamW(decay_groups(module.model, recipe.weight_decay), lr=1e-6)
+    optimizer = module.make_optimizer(str(trainer.precision), lr=1e-6)
     times = [time.monotonic()]
     for batch in itertools.chain.from_iterable(itertools.repeat(dm.train_dataloader(), most)):
         batch = dm.transfer_batch_to_device(batch, device, 0)

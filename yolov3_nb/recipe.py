@@ -266,6 +266,10 @@ class Recipe(Settings):
         4e-3, 'training',
         'peak of the learning rate; find: by a range test before the first epoch', 1e-12, 1e3,
         words=('find',), fixed=True)
+    optimizer:str = setting(
+        'adamw', 'training',
+        'adamw; or muon, which steps along the directions of a kernel and not weight by weight',
+        choices=('adamw', 'muon'), fixed=True)
     schedule:str = setting(
         'one_cycle', 'training',
         'how the learning rate goes after its climb: down by one cycle or a cosine, level and down '
@@ -275,7 +279,7 @@ class Recipe(Settings):
     decay:float = setting(
         0.2, 'training', 'share of the steps in which the rate of wsd falls', 0, 1, fixed=True)
     weight_decay:float = setting(
-        0.05, 'training', 'decay of the kernels (AdamW)', 0, 1e3, fixed=True)
+        0.05, 'training', 'decay of the kernels', 0, 1e3, fixed=True)
     clip:float = setting(10., 'training', 'largest norm of the gradient', 0, 1e9, fixed=True)
     ema:float = setting(
         0.998, 'training', 'decay of the moving average of the weights; 0: none', 0, 1, fixed=True)
@@ -373,7 +377,8 @@ class Recipe(Settings):
 # %% ../nbs/21_recipe.ipynb #PRESETS
 PRESETS = {
     'toy': Recipe(
-        anchors='coco', epochs=12, lr=8e-3, positive_iou=0.5, strength=0.1, rect=True),
+        anchors='coco', epochs=12, lr=8e-3, optimizer='muon', positive_iou=0.5, strength=0.1,
+        rect=True),
     'toy_long': Recipe(
         anchors='toyvoc', epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': Recipe(

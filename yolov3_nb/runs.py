@@ -104,18 +104,32 @@ def _other_network(
         if shape != tensor.shape:
             return f'{name} in its {part} is {tuple(shape)}, and here {tuple(tensor.shape)}'
 
+def _moments_of(
+    optimizer, # of `LitYOLOv3.make_optimizer`
+): # yields the shape of each parameter, and the names of its moments
+    "What an optimiser keeps of its parameters, in the order of a checkpoint"
+    for group in optimizer.param_groups:
+        names = ('average',) if group.get('matrices') else ('exp_avg', 'exp_avg_sq')
+        for p in group['params']:
+            yield tuple(p.shape), names
+
 def _other_optimizer(
     states, # `optimizer_states` of a checkpoint
-    sizes:list, # shapes of the parameters, in the order of `decay_groups`
+    wanted, # optimiser of the run
 )->str|None: # what differs; None: nothing
     "How the optimiser in a checkpoint differs from that of a run"
     try:
         moments = states[0]['state']
+        kept = list(_moments_of(wanted))
         for number, state in moments.items():
-            for name in ('exp_avg', 'exp_avg_sq'):
-                if state[name].shape != sizes[number]:
-                    return (f'{name} of parameter {number} in its optimiser is '
-                            f'{tuple(state[name].shape)}, and here {tuple(sizes[number])}')
+            shape, names = kept[number]
+            for name in names:
+                found = tuple(state[name].shape)
+                if found != shape:
+                    return (f'{name} of parameter {number} in its optimiser is {found}, and here '
+                            f'{shape}')
+        if len(states[0]['param_groups']) != len(wanted.param_groups):
+            return 'its optimiser has other groups of parameters'
     except (LookupError, TypeError, AttributeError) as e:
         return f'its optimizer_states are damaged: {type(e).__name__} {str(e)[:60]}'
 
@@ -144,14 +158,12 @@ def check_checkpoint(
     average:bool=False, # the run keeps a moving average of its weights
 ):
     "`InputError` where a checkpoint is of another network, or of another optimiser"
-    from yolov3_nb.training import decay_groups
     wanted = module.state_dict()
     parts = ['state_dict']
     if average:
         parts.append('current_model_state')
-    sizes = [p.shape for group in decay_groups(module.model, 0.) for p in group['params']]
     for differs in (*(_other_network(part, found.get(part), wanted) for part in parts),
-                    _other_optimizer(found['optimizer_states'], sizes),
+                    _other_optimizer(found['optimizer_states'], module.make_optimizer()),
                     _other_place(found)):
         if differs:
             raise InputError(f'{file} does not fit this run ({differs}): move it away, and the run '

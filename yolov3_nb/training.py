@@ -38,7 +38,8 @@ from .loading import (complete_dataset, deal_batches, group_by_shape, input_size
 from .loss import grid_accuracies, grid_counts, original_loss, yolo_loss
 from .model import YOLOv3, detect, eval_mode
 from .optim import cosine_factor, wsd_factor  # noqa: F401, handed on
-from .optim import SCHEDULES, decay_groups, make_schedule  # noqa: F401
+from .optim import (  # noqa: F401
+    SCHEDULES, Muon, decay_groups, make_schedule, muon_groups)
 from .toyvoc import VOC_CLASSES
 
 _all_ = ['Interruptible', 'Milestones', 'WholeEpochs', 'checkpoints', 'due', 'final_model',
@@ -125,6 +126,7 @@ class LitYOLOv3(L.LightningModule):
         seed:int=0, # of those sizes
         schedule:str='one_cycle', # one of `SCHEDULES`
         decay:float=0.2, # 'wsd': share of the steps at the end in which the rate falls to zero
+        optimizer:str='adamw', # 'adamw', or 'muon' for the kernels between input and predictions
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -212,13 +214,23 @@ class LitYOLOv3(L.LightningModule):
         self.check_length(steps)
         self.plan = self.restored_plan or dict(steps=steps, warmup=math.ceil(h.warmup * steps))
         self.restored_plan = None
-        # in float16 the gradients are scaled, and have to be unscaled before they are clipped
-        fused = self.trainer.precision != '16-mixed'
-        groups = decay_groups(self.model, h.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=h.lr, fused=fused or None)
+        optimizer = self.make_optimizer(str(self.trainer.precision))
         schedule = make_schedule(optimizer, h.schedule, h.lr, steps, h.warmup, self.plan['warmup'],
                                  h.decay)
         return dict(optimizer=optimizer, lr_scheduler=dict(scheduler=schedule, interval='step'))
+
+    def make_optimizer(self, precision='32-true', lr=None):
+        "The optimiser that the settings name, for another rate where one is given."
+        h = self.hparams
+        lr = h.lr if lr is None else lr
+        # in float16 the gradients are scaled, and have to be unscaled before they are clipped
+        fused = precision != '16-mixed' or None
+        if h.optimizer == 'adamw':
+            return torch.optim.AdamW(decay_groups(self.model, h.weight_decay), lr, fused=fused)
+        if h.optimizer == 'muon':
+            dtype = torch.bfloat16 if 'bf16' in precision else torch.float32
+            return Muon(muon_groups(self.model, h.weight_decay), lr, dtype=dtype, fused=fused)
+        raise InputError(f'optimizer={h.optimizer!r} is not known: take adamw or muon.')
 
     def check_length(self, steps):
         "A schedule that was built for one length cannot end at another; `InputError` says so."
