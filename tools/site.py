@@ -125,17 +125,17 @@ def build_detector():
         print(f'The detector page cannot run: {missing}')
 
 def bring_katex(cfg):
-    """What draws the formulas becomes part of the site, so that they show without the network. Where
-    npm does not give it, the pages go on loading it from where smalldocs says."""
+    """What draws the formulas becomes part of the site, so that they show without the network.
+    Where npm does not give it, the pages go on loading it from where smalldocs says."""
     from detector import NoRuntime, fetch_package
     out = cfg.doc_path/'site_libs'/'katex'
     try:
-        with tempfile.TemporaryDirectory() as tmp:
-            with tarfile.open(fetch_package(KATEX, KATEX_SHA512, tmp)) as package:
-                for name in filter(KATEX_FILES.fullmatch, package.getnames()):
-                    file = out/name.removeprefix('package/').removeprefix('dist/')
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes(package.extractfile(name).read())
+        with (tempfile.TemporaryDirectory() as tmp,
+              tarfile.open(fetch_package(KATEX, KATEX_SHA512, tmp)) as package):
+            for name in filter(KATEX_FILES.fullmatch, package.getnames()):
+                file = out/name.removeprefix('package/').removeprefix('dist/')
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(package.extractfile(name).read())
     except NoRuntime as e:
         print(f'Formulas need the network: {e}')
         return
