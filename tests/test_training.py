@@ -322,6 +322,17 @@ def test_muon_moves_each_kernel_by_the_length_that_it_promises():
         values = torch.linalg.svdvals(step) / (.01 * .2 * max(step.shape) ** .5)
         assert values.min() > .3 and values.max() < 1.5, step.shape
 
+def test_muon_makes_no_step_along_a_gradient_that_a_scaler_refuses():
+    module = LitYOLOv3(20, .0625, 64, optimizer='muon')
+    optimizer = module.make_optimizer('32-true')
+    scaler = torch.amp.GradScaler('cpu')
+    scaler.scale(torch.zeros(1))  # which makes its factor
+    before = [p.detach().clone() for p in module.parameters()]
+    for p in module.parameters():
+        p.grad = torch.full_like(p, torch.inf)
+    scaler.step(optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters()))
+
 def test_an_optimiser_that_is_not_known_is_refused():
     with pytest.raises(InputError, match="optimizer='sgd' is not known: take adamw or muon"):
         LitYOLOv3(20, .0625, 64, optimizer='sgd').make_optimizer()

@@ -83,30 +83,34 @@ def orthogonal(
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices.to(dtype)
     tall = x.shape[1] > x.shape[2]
-    if tall:
+    if tall:  # the smaller of the two Gram matrices is that of the rows
         x = x.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)  # no singular value exceeds 1
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
-        gram = torch.bmm(x, x.mT)
+        gram = torch.bmm(x, x.mT)  # (N, rows, rows)
         change = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b gram + c gram²
         x = torch.baddbmm(x, change, x, beta=a)  # a x + change x
     if tall:
         x = x.mT
     return x.to(matrices.dtype)
 
-# %% ../nbs/08_training.ipynb #Muon
+# %% ../nbs/08_training.ipynb #muon-groups
 def muon_groups(
-    model:nn.Module, # any network
+    model:nn.Module, # convolutions without bias before batch norms; predictions with one
     weight_decay:float, # decay of the kernels
 )->list: # three parameter groups, for `Muon`
     "`decay_groups`, with the kernels between first layer and predictions in a group of their own."
-    inner = {layer.weight for layer in model.modules()
-             if isinstance(layer, nn.Conv2d) and layer.bias is None and layer.in_channels > 3}
+    inner = set()
+    for layer in model.modules():
+        first = getattr(layer, 'in_channels', 3) == 3  # an image has three channels
+        if isinstance(layer, nn.Conv2d) and layer.bias is None and not first:
+            inner.add(layer.weight)
     kernels, others = decay_groups(model, weight_decay)
     matrices = [p for p in kernels['params'] if p in inner]
     kernels['params'] = [p for p in kernels['params'] if p not in inner]
     return [kernels, others, dict(params=matrices, weight_decay=weight_decay, matrices=True)]
 
+# %% ../nbs/08_training.ipynb #Muon
 class Muon(torch.optim.AdamW):
     """AdamW, and Muon for the groups that say `matrices=True`.
 
@@ -119,6 +123,7 @@ class Muon(torch.optim.AdamW):
         fused:bool=None, # AdamW's
     ):
         super().__init__(groups, lr=lr, fused=fused)
+        self._step_supports_amp_scaling = False  # float16's scaler has to unscale before a step
         self.momentum = momentum
         self.dtype = dtype
 
@@ -129,7 +134,7 @@ class Muon(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        groups = self.param_groups
+        groups = self.param_groups  # of which AdamW's own step is shown only its own
         self.param_groups = [group for group in groups if not group.get('matrices')]
         try:
             super().step()
@@ -154,7 +159,7 @@ class Muon(torch.optim.AdamW):
                 p.add_(update.view(shape), alpha=-group['lr'] * length)
 
     def direction(self, p):
-        "The average gradient of a kernel, with a look ahead (Nesterov), as a matrix."
+        "A kernel's average gradient as a matrix, as if the last one came once more (Nesterov)."
         state = self.state[p]
         if not state:
             state['step'] = torch.tensor(0.)  # AdamW expects it in whatever it loads
