@@ -195,7 +195,7 @@ def test_the_time_of_a_run_is_that_of_all_its_pieces(runs):
 
 def test_kills_and_full_disks_leave_whole_files_and_the_same_command_goes_on(tool, tmp_path):
     "A few of what tools/kills.py tries; `python tools/kills.py` tries more."
-    few = ['--kills', '3', '--disks', '2', '--seed', '4']
+    few = ['--kills', '5', '--disks', '2', '--seed', '4']
     only = [word for name in ('train', 'predict', 'download') for word in ('--only', name)]
     done = subprocess.run([sys.executable, learner.__file__.replace('yolov3_nb/learner.py',
                                                                     'tools/kills.py'), *few, *only],
@@ -203,6 +203,33 @@ def test_kills_and_full_disks_leave_whole_files_and_the_same_command_goes_on(too
                           env=os.environ | {'CUDA_VISIBLE_DEVICES': ''})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert '0 with a fault' in done.stdout and not list(tmp_path.iterdir())
+
+
+LOST_SIGNAL = """
+import os, signal, sys, time, weakref
+from yolov3_nb.flags import command
+
+class Thing:
+    pass
+
+@command
+def main(argv):
+    thing = Thing()
+    gone = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{name}))
+    del thing  # an exception in that function goes nowhere
+    for _ in range(100):
+        time.sleep(.1)
+    print('went on', gone)
+
+main([])
+"""
+
+@pytest.mark.parametrize('name, status', [('SIGTERM', 143), ('SIGINT', 130)])
+def test_a_signal_whose_exception_is_lost_still_ends_the_command(name, status):
+    done = subprocess.run([sys.executable, '-c', LOST_SIGNAL.replace('{name}', name)],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+    assert 'Traceback' not in done.stderr and 'went on' not in done.stdout
 
 
 # a second process, and what must not be mixed or lost

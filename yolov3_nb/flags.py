@@ -161,6 +161,18 @@ def train_parser()->argparse.ArgumentParser:
 def terminated(*_):
     raise SystemExit(128 + signal.SIGTERM)
 
+def _insist(
+    lost, # as `sys.unraisablehook` gets it
+):
+    "Send a signal again whose exception came where Python ignores it, as while an object goes away"
+    numbers = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+    if lost.exc_type in numbers:
+        again = threading.Timer(0.1, os.kill, (os.getpid(), numbers[lost.exc_type]))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
+
 def _wants_traceback(
     argv:list|None, # arguments of a command; None: those of the process
 )->bool:
@@ -208,6 +220,9 @@ def command(
         os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
         in_main = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGTERM, terminated) if in_main else None
+        hook = sys.unraisablehook
+        if in_main:
+            sys.unraisablehook = _insist
         try:
             done = main(argv)
             sys.stdout.flush()  # a pipe that is closed, or a full disk, shows here
@@ -225,6 +240,7 @@ def command(
         finally:
             if in_main:
                 signal.signal(signal.SIGTERM, before)
+                sys.unraisablehook = hook
         text = f'{Path(sys.argv[0]).name}: {text}' if status != 130 else text
         text = re.sub(r'\S{300,}', lambda name: f'{name[0][:150]}…{name[0][-100:]}', text)
         print(text.encode('utf-8', 'backslashreplace').decode(), file=sys.stderr)
