@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import datetime
 import json
+import re
 import resource
 import sys
 import time
@@ -20,10 +21,12 @@ sys.path.insert(0, str(ROOT))
 
 def memory(peak=False):
     "Megabytes that this process holds, or ever held."
-    if peak or not Path('/proc/self/statm').exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(
-            1024 if sys.platform != 'darwin' else 2**20)
-    return int(Path('/proc/self/statm').read_text().split()[1])*resource.getpagesize()/2**20
+    status = Path('/proc/self/status')
+    if status.exists():  # getrusage begins with what the process that started this one held
+        found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status.read_text())
+        return int(found[1]) / 1024
+    unit = 1024 if sys.platform != 'darwin' else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 def objects(n):
     """Ground truths of `n` test pictures of VOC 2007, or about as many by lot; and where they come
