@@ -212,6 +212,8 @@ from yolov3_nb.flags import command
 class Thing:
     pass
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what runs behind a shell
+
 @command
 def main(argv):
     thing = Thing()
