@@ -11,6 +11,7 @@ import json
 import logging
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +65,10 @@ def record(out, command, settings, runs):
                 date=datetime.date.today().isoformat(), device=device_name('cpu'),
                 processor=processor_name(), versions=versions_used(), settings=settings, runs=runs)
 
-def main(out, seeds, settings):
+def compare(out, command, kind, names, seeds, settings, run):
+    """Make the runs that `out` does not hold yet, and write it after each.
+
+    A run is `run(name, seed)`; its name stands under the key `kind`."""
     from yolov3_nb.files import write_json
     logging.getLogger('pytorch_lightning').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
@@ -72,15 +76,16 @@ def main(out, seeds, settings):
     if result['runs'] and result['settings'] != settings:
         raise SystemExit(f'{out} was measured with other settings: give another --out.')
     for seed in seeds:
-        for schedule in SCHEDULES:
-            if any((r['schedule'], r['seed']) == (schedule, seed) for r in result['runs']):
+        for name in names:
+            if any((r[kind], r['seed']) == (name, seed) for r in result['runs']):
                 continue
-            found = train(settings, schedule, seed)
-            runs = [*result['runs'], dict(schedule=schedule, seed=seed, **found)]
-            result = record(out, 'python tools/schedules.py', settings, runs)
+            found = run(name, seed)
+            runs = [*result['runs'], {kind: name, 'seed': seed, **found}]
+            result = record(out, command, settings, runs)
             write_json(out, result)
-            plain, averaged = found['plain']['map50'], found['averaged']['map50']
-            print(f'{schedule} {seed}: mAP {plain:.3f}, averaged {averaged:.3f}, '
+            plain = found['plain']['map50']
+            averaged = found['averaged']['map50']
+            print(f'{name} {seed}: mAP {plain:.3f}, averaged {averaged:.3f}, '
                   f"{found['cpu_seconds']} s", flush=True)
 
 if __name__ == '__main__':
@@ -94,4 +99,5 @@ if __name__ == '__main__':
     args = vars(parser.parse_args())
     out = args.pop('out')
     seeds = [int(n) for n in args.pop('seeds').split(',')]
-    main(out, seeds, args)
+    compare(out, 'python tools/schedules.py', 'schedule', SCHEDULES, seeds, args,
+            partial(train, args))
