@@ -200,7 +200,7 @@ def judge(
     if wrong:
         i = wrong[0]
         hints = _mistakes(ex, cases, got) or _confusions(ex, got, want)
-        words = [' And '.join(hints)] if hints else []
+        words = list(hints)
         words.append(_counterexample(ex, cases[i], got[i], want[i]))
         return False, ' '.join(words)
     if any(wrote):
