@@ -7,6 +7,9 @@ the weights of a milestone and lets the rate fall. Name each branch and the mile
 
     python tools/curve.py runs/long --data ~/VOC --branch 100000=runs/branch-100
 
+A run whose inputs grow is measured at the size of its inputs at the time (`--size`): 50,000 images
+at 128 pixels gave, on 500 images held out, an mAP of 0.153 at 128 and of 0.070 at 224 pixels.
+
 The file (results/voc0712_curve.json) is written after each measurement and what it holds is not
 measured again, so that an interrupted call goes on where it was, and a longer run adds to it."""
 import argparse
@@ -50,11 +53,13 @@ def seen_by(run):
 
 def point(weights, args, **what):
     "The figures of some weights on the test images."
-    m = Measurement(weights=str(weights), data=args.data, split=args.split)
+    m = Measurement(weights=str(weights), data=args.data, split=args.split, size=args.size)
     result, _ = measure(m)
     metrics = {key: result['metrics'][key] for key in FIGURES}
-    return dict(what, n_test=result['data']['n_test'], minutes=result['minutes'],
-                processor=result['processor'], model=result['model'], metrics=metrics)
+    model = result['model']
+    return dict(what, size=args.size or model['image_size'], n_test=result['data']['n_test'],
+                minutes=result['minutes'], processor=result['processor'], model=model,
+                metrics=metrics)
 
 
 def main(args):
@@ -95,6 +100,8 @@ if __name__ == '__main__':
     p.add_argument('run', type=Path, metavar='RUN', help='folder of a run with milestones')
     p.add_argument('--data', required=True, help='folder that holds VOCdevkit')
     p.add_argument('--split', default='2007_test', help='what is measured (default: 2007_test)')
+    p.add_argument('--size', type=int, help='side of the input, pixels: the one with which the run '
+                   "trained at the milestone (default: the model's own)")
     p.add_argument('--branch', action='append', default=[], metavar='N=RUN',
                    help='a run from the milestone of N images whose rate has fallen')
     p.add_argument('--out', type=Path, default=ROOT/'results'/'voc0712_curve.json', metavar='FILE')

@@ -28,12 +28,12 @@ def results():
 
 
 def images_seen(r):
-    "Training images seen: recorded, or epochs times images; a dash where neither is known."
+    "Training images seen: recorded, or epochs times images; None where neither is known."
     seen = r.get('images_seen')
     epochs = (r.get('settings') or {}).get('epochs')
     if not seen and epochs:
         seen = epochs * r['data']['n_train']
-    return f'{seen:,}' if seen else '–'
+    return seen
 
 
 def device(r):
@@ -47,7 +47,9 @@ def row(name, r):
     m, net = r['metrics'], r['model']
     accuracies = ' / '.join(f'{m[k]:.1f}' for k in ('class_acc', 'noobj_acc', 'obj_acc'))
     command = r['command'].split(' --results')[0].replace('|', '\\|')
-    cells = [f"{m['map50']:.3f}", accuracies, f"{r['minutes']:.0f}", images_seen(r), device(r),
+    seen = images_seen(r)
+    images = f'{seen:,}' if seen else '–'
+    cells = [f"{m['map50']:.3f}", accuracies, f"{r['minutes']:.0f}", images, device(r),
              f"{net['parameters'] / 1e6:.1f} M, {net['image_size']} px",
              f'[`{command}`]({BLOB}/{name}.json)']
     return f"| {' | '.join(cells)} |"
@@ -79,6 +81,49 @@ def ladder(name):
     return '\n'.join(lines) + '\n'
 
 
+def budget():
+    "What a run had learnt after so many images, beside figures that others published."
+    curve = json.loads((ROOT/'results'/'voc0712_curve.json').read_text(encoding='utf-8'))
+    rows = []
+    for p in curve['points']:
+        end = 'on the way' if p['left_at'] is None else f"rate fallen from {p['left_at']:,} on"
+        who = f"[this course]({BLOB}/voc0712_curve.json), {end}"
+        network = f"width {p['model']['width']:g}, {p['size']} px"
+        rows.append((p['images_seen'], who, 'random', network, p['metrics']))
+    r = results()['voc07']
+    network = f"width {r['model']['width']:g}, {r['model']['image_size']} px"
+    rows.append((images_seen(r), f'[this course]({BLOB}/voc07.json), VOC 2007 alone', 'random',
+                 network, r['metrics']))
+    published = json.loads((ROOT/'results'/'published.json').read_text(encoding='utf-8'))
+    for r in published['rows']:
+        seen = r['epochs'] and 16551 * r['epochs']
+        network = f"{r['network']}, {r['image_size']} px"
+        rows.append((seen, f"[{r['who']}]({r['source']})", r['start'], network, r))
+    rows.sort(key=lambda row: (row[0] is None, row[0]))
+    lines = ['| images seen | who | begins with weights | network | mAP@0.5 '
+             '| class / no-object / object, % |', '| ---: | --- | --- | --- | ---: | --- |']
+    for seen, who, start, network, m in rows:
+        images = f'{seen:,}' if seen else 'not said'
+        accuracies = '–'
+        if m['class_acc'] is not None:
+            accuracies = ' / '.join(f'{m[k]:.1f}' for k in ('class_acc', 'noobj_acc', 'obj_acc'))
+        lines.append(f"| {images} | {who} | {start} | {network} | {m['map50']:.3f} "
+                     f'| {accuracies} |')
+    return '\n'.join(lines)
+
+
+BUDGET = """
+## What each budget buys
+
+All rows are measured on VOC 2007 test. Ours are milestones of one run, which is still going on, on
+11,242 images of VOC 2007 and of a part of 2012: *on the way* says that the learning rate was still
+high. The rows of others are what they published, and nobody ran them again for this page; images
+seen are epochs times 16,551. [14 speed](14_speed.ipynb) draws this table and says what to make of
+it.
+
+"""
+
+
 def tables():
     "What stands between the two marks of the page."
     parts, rows = [], results()
@@ -86,6 +131,7 @@ def tables():
         own = [(n, r) for n, r in rows.items() if r['data'].get('test') == test]
         own.sort(key=lambda item: -item[1]['metrics']['map50'])
         parts.append('\n'.join([f'\n## {title}\n', HEAD, *(row(*item) for item in own), '']))
+    parts += [BUDGET, budget() + '\n']
     parts += ['\n## Short runs, rung by rung\n\nEach rung adds one change to the recipe before '
               'it, and is measured on validation images after a few epochs. Compare rungs of one '
               'ladder only.\n', ladder('ladder_toy'), ladder('ladder_voc')]
