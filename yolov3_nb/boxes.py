@@ -139,7 +139,9 @@ def nms(
     scores:Tensor, # (N,)
     iou_threshold:float=0.45, # of two boxes that overlap more than this, the lower score goes
 ) -> Tensor: # indices of the boxes that stay (K,), by falling score; ties in the order given
-    "Greedy non-maximum suppression, all boxes against all; ValueError for a nan score or a box that is not finite."
+    """Greedy non-maximum suppression, all boxes against all.
+
+    ValueError for a score that is nan and for a coordinate that is not finite."""
     from torchvision.ops import nms as fast_nms  # here, so that importing the library stays quick
     bad = int((scores.isnan() | ~boxes.isfinite().all(-1)).sum())
     if bad:
