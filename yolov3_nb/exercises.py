@@ -555,7 +555,8 @@ def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True)
         mine, other = (x2 - x1 + plus) * (y2 - y1 + plus), (a2 - a1 + plus) * (b2 - b1 + plus)
         total = {'both': mine + other - inter, 'twice': mine + other,
                  'off twice': mine + other - 2 * inter,
-                 'mine': mine, 'other': other, 'less': min(mine, other)}[union]
+                 'mine': mine, 'other': other, 'less': min(mine, other),
+                 'hull': (max(x2, a2) - min(x1, a1)) * (max(y2, b2) - min(y1, b1))}[union]
         if guard == 'clamp':
             total = max(total, 1e-7)
         ious.append(inter / total if total else 0. if guard else math.copysign(math.inf, inter)
@@ -581,6 +582,11 @@ EXERCISES['03_iou'] = Exercise(_iou, most=40, cases=lambda: [
     'negative, and two negatives make a plus.': dict(clamp='product'),
     'That is the hull around both boxes. The overlap begins at the later of the two left edges, '
     'and ends at the earlier of the two right ones.': dict(hull=True),
+    'You have the earlier of the left edges and the later of the right ones, which is the hull. '
+    'The overlap begins at the later of the two and ends at the earlier.':
+        dict(hull=True, guard='clamp'),
+    'You divide by the area of the hull, the smallest box around both. The union is only what the '
+    'two boxes cover: both areas less the overlap.': dict(union='hull'),
     'You divide by the area of `box` alone. The union is what both cover together.':
         dict(union='mine'),
     'You divide by the areas of `boxes` alone. The union is what both cover together.':
@@ -611,6 +617,8 @@ def _voc_to_coco(boxes, shift=1, grow=1, form='corner'):
 EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
     (torch.tensor([[3., 2, 6, 2]]),), (torch.tensor([[1., 1, 500, 375], [7, 8, 7, 9]]),),
     (_random_boxes(50).ceil() + 1,)], mistakes={
+    'You take 1 off all four numbers. The right edge of pixel number xmax is xmax itself; and COCO '
+    'wants a width and a height, not edges.': dict(grow=0, form='edges'),
     'Your corner still counts from 1: the left edge of pixel number xmin is xmin - 1.':
         dict(shift=0),
     'Both ends belong to a VOC box: pixels 3 to 6 are four, so the width is xmax - xmin + 1.':
@@ -622,8 +630,17 @@ EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
         dict(grow=2)})
 
 # %% ../nbs/19_exercises.ipynb #merge
+def _follow(boxes, scores, iou_threshold, best, left):
+    "Boxes that join one after the other, each compared with the mean of those before it."
+    group = [best]
+    for i in left:
+        mean = (boxes[group] * scores[group, None]).sum(0) / scores[group].sum()
+        if i != best and _iou(mean, boxes[i][None])[0] > iou_threshold:
+            group.append(i)
+    return group[1:]
+
 def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=True, strict=True,
-               order='falling', merge=True, divide=True):
+               order='falling', merge=True, divide=True, moving=False, flat=False):
     "NMS whose winners become the mean of their group."
     s, out = scores.tolist(), []
     turn = sorted(range(len(s)), key={'falling': lambda i: -s[i], 'rising': lambda i: s[i],
@@ -637,14 +654,18 @@ def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=Tr
                 and (ious[i] > iou_threshold or not strict and ious[i] == iou_threshold)]
         if left:
             near = [i for i in near if i not in gone]
+        if moving:
+            near = _follow(boxes, scores, iou_threshold, best, [i for i in turn if i not in gone])
         gone |= {best, *near}
         group = ([best] if winner is True else []) + near
         if winner == 'alone':
             group = near or [best]
         weight = torch.tensor([s[i] if weighted else 1. for i in group])
-        mean = (boxes[group] * weight[:, None]).sum(0)
+        if weighted == 'softmax':
+            weight = weight.softmax(0)
+        mean = (boxes[group] * (weight if flat else weight[:, None])).sum(0)
         if divide:
-            mean = mean / weight.sum()
+            mean = mean / (len(group) if divide == 'count' else weight.sum())
         out.append(mean if merge else boxes[best])
     return torch.stack(out)
 
@@ -654,6 +675,8 @@ EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     (torch.tensor([[0., 0, 3, 1], [1, 0, 4, 1]]), torch.tensor([.9, .6]), 0.5),
     # a chain
     (torch.tensor([[1., 0, 5, 4], [0, 0, 4, 4], [2, 0, 6, 4]]), torch.tensor([.4, .8, .6]), 0.5),
+    # the third overlaps the mean of the first two, but not the winner
+    (torch.tensor([[0., 0, 4, 4], [1, 0, 5, 4], [1.6, 0, 5.6, 4]]), torch.tensor([.9, .8, .7]), .5),
     (_random_boxes(30, 3, side=30, least=8),
      torch.rand(30, generator=torch.Generator().manual_seed(3)), 0.4)], mistakes={
     'These are the winners as they were, so it is plain NMS: give the mean of each group instead.':
@@ -669,22 +692,37 @@ EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     'You take the boxes as they come: go through them by falling score.': dict(order='given'),
     'Divide by the sum of the weights: without that, boxes shrink with their scores.':
         dict(divide=False),
+    'You divide by the number of boxes. In a weighted mean the weights are what adds up, so divide '
+    'by their sum.': dict(divide='count'),
+    'Those weights are the softmax of the scores. The scores themselves are the weights; divided '
+    'by their sum they add up to 1.': dict(weighted='softmax'),
+    'A group is (K, 4), so its weights need the shape (K, 1): one weight for each row.':
+        dict(flat=True),
+    'Your winner moves while it collects. Compare all boxes with the winner as it was found, and '
+    'take the mean only when the group is complete.': dict(moving=True),
     'The winner belongs to its group also where it has removed others: it has the largest weight.':
         dict(winner='alone')})
 
 # %% ../nbs/19_exercises.ipynb #soft
 def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winner=False,
-              normal=False, sort=False):
+              normal=False, sort=False, mark=True, subset=False, first=False, once=False,
+              linear=False, inside=False):
     "Scores after Soft-NMS with a Gaussian."
     s, left, done = scores.tolist(), list(range(len(scores))), []
     fixed = sorted(left, key=lambda i: -s[i])
-    while left:
+    for _ in range(1 if once else len(s)):
         best = max(left, key=lambda i: s[i]) if resort else next(i for i in fixed if i in left)
-        left.remove(best)
+        if subset:
+            best = left.index(best)
+        if mark and best in left:
+            left.remove(best)
         ious = _iou(boxes[best], boxes).tolist()
-        for i in left + (done if taken else []) + ([best] if winner else []):
-            s[i] *= math.exp(-(ious[i]**2 if square else ious[i])
-                             / (2 * sigma**2 if normal else sigma))
+        others = [i for i in left if i != best]
+        for i in others + (done if taken else []) + ([best] if winner else []):
+            power = (ious[i] / sigma)**2 if inside else ious[i]**2 if square else ious[i]
+            width = 1 if inside else 2 * sigma**2 if normal else sigma
+            decay = 1 - ious[i] if linear else math.exp(-power / width)
+            s[i] = (scores[i].item() if first else s[i]) * decay
         done.append(best)
     return torch.tensor(sorted(s, reverse=True) if sort else s)
 
@@ -702,6 +740,17 @@ EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
         dict(taken=True),
     'The winner weakens itself, since its IoU with itself is 1: leave it out.': dict(winner=True),
     'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True),
+    'The best box is never marked as taken, so it is the best again in the next round: take it out '
+    'of those that are left.': dict(mark=False),
+    'The index is that of a box among those that are left, and you use it as one of all boxes. '
+    'Look for the best among all, with a score for the others that cannot win.': dict(subset=True),
+    'Each round begins again with the first scores. Multiply the weakened ones, so that several '
+    'neighbours weaken a box several times.': dict(first=True),
+    'Only the IoU is squared, not sigma: exp(-IoU² / sigma).': dict(inside=True),
+    'That is one round only. Repeat it with the weakened scores until no box is left.':
+        dict(once=True),
+    'That is the linear form, 1 - IoU. The exercise asks for the Gaussian, exp(-IoU² / sigma).':
+        dict(linear=True),
     'The scores are right, but sorted: give them back in the order of the boxes.': dict(sort=True)})
 
 # %% ../nbs/19_exercises.ipynb #cells
