@@ -760,10 +760,11 @@ def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, o
     out = []
     for stride in strides:
         for x1, y1, x2, y2 in boxes.tolist():
-            x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]
+            x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1),
+                    'end': (x2, y2), 'size': (x2 - x1, y2 - y1)}[point]
             row, col = cut(y / stride), cut(x / stride)
             if last:
-                most = size // (stride if own else 32) - 1
+                most = size // {True: stride, False: 32, 'finest': 8}[own] - 1
                 row, col = min(row, most), min(col, most)
             out.append((col, row) if swap else (row, col))
     return torch.tensor(out).reshape(3, -1, 2)
@@ -780,6 +781,14 @@ EXERCISES['04_cells'] = Exercise(_cells, most=60, cases=lambda: [
     'A centre right on the far edge still belongs to the last cell, number size / stride - 1.':
         dict(last=False),
     'The number of the last cell is another one on each grid: size / stride - 1.': dict(own=False),
+    'Your limit is that of the finest grid. Each grid has a last cell of its own, number '
+    'size / stride - 1.': dict(own='finest'),
+    'That is the place in cells, with its fraction. The cell is its integer part.':
+        dict(cut=float),
+    'Those are the lower right corners: `boxes` is xyxy. The centre is half of the sum of both '
+    'corners.': dict(point='end'),
+    'You divide width and height by the stride. Where a box lies is told by its centre.':
+        dict(point='size'),
     'The coarsest grid comes first: strides 32, 16, 8.': dict(strides=(8, 16, 32))})
 
 # %% ../nbs/19_exercises.ipynb #recall
@@ -788,7 +797,8 @@ def _wh_iou(a, b):
     return inter / (a[0] * a[1] + b[0] * b[1] - inter)
 
 def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_best=False,
-                     mean=False, grouped=True, pairs=False):
+                     mean=False, grouped=True, pairs=False, counts=False, fitting=False,
+                     small_first=False):
     "Share of the boxes that have a passable anchor on each scale."
     groups = (anchors if grouped else anchors.transpose(0, 1)).tolist()
     # (N, 3, 3)
@@ -801,8 +811,12 @@ def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_be
             return [sum(map(passes, i[s])) / 3 for i in ious]
         return [need(map(passes, i[s])) and (not only_best or best[n] == s)
                 for n, i in enumerate(ious)]
+    total = 1 if counts else len(ious)
+    if fitting:
+        total = sum(sum(share(s)) for s in range(3))
     return torch.tensor([sum(max(i[s]) for i in ious) / len(ious) if mean
-                         else sum(share(s)) / len(ious) for s in range(3)])
+                         else sum(share(s)) / total
+                         for s in (range(2, -1, -1) if small_first else range(3))])
 
 def _boxes_last(wh, anchors, threshold):
     "The table of IoUs read as if the boxes were its last axis."
@@ -830,6 +844,12 @@ EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
         dict(pairs=True),
     'The threshold is an argument; yours is always 0.5.':
         lambda wh, anchors, threshold: _recall_by_scale(wh, anchors),
+    'Those are numbers of boxes. A share is a number divided by the number of all boxes.':
+        dict(counts=True),
+    'You divide by the boxes that fit somewhere, so that the three add up to 1. Divide each by the '
+    'number of *all* boxes; a box may count on several scales, or on none.': dict(fitting=True),
+    'The order of the scales is that of `anchors`, the coarsest first; yours is turned round.':
+        dict(small_first=True),
     'The boxes are the first axis of the IoUs, and stay the first: (N, 9) becomes (N, 3, 3).':
         _boxes_last})
 
@@ -838,8 +858,11 @@ def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True,
                  cells=False, upside=False, bare=False, grid_anchor=False):
     "What the network must say so that `decode` gives this box."
     x1, y1, x2, y2 = box.tolist()
-    at = [v / stride for v in {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]]
-    if fraction:
+    if point == 'read':
+        x2, y2 = x1 + x2, y1 + y2
+    at = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1), 'read': (x1, y1)}[point]
+    at = [v / (416 if fraction == 'image' else stride) for v in at]
+    if fraction and fraction != 'image':
         at = [v - math.floor(v) for v in at]
     if logit == 'log':
         at = [math.log(v) if v > 0 else -math.inf for v in at]
@@ -857,6 +880,11 @@ def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True,
         size = [v * stride for v in size]
     return torch.tensor(at + ([math.log(v) for v in size] if log else size))
 
+def _pixel_fraction(box, anchor, stride):
+    "The place within a pixel, where the place within the cell is wanted."
+    place = (box[:2] + box[2:]) / 2 % 1
+    return torch.cat([place.logit(), ((box[2:] - box[:2]) / anchor).log()])
+
 EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
     (torch.tensor([30., 20, 50, 60]), torch.tensor([20., 80]), 32),
     (torch.tensor([9., 18, 41, 58]), torch.tensor([10., 13]), 16),
@@ -869,6 +897,12 @@ EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
     'Take the number of the cell off first: within the cell, x and y lie between 0 and 1.':
         dict(fraction=False),
     'x and y tell where the *centre* lies; you took the top left corner.': dict(point='corner'),
+    'You take the fraction of a *pixel*. Divide by the stride first: the place within the cell is '
+    'the fraction of that.': _pixel_fraction,
+    'That is the place in the image. x and y tell the place within the *cell*: divide by the '
+    'stride, and take the fraction.': dict(fraction='image'),
+    'You read the box as cxcywh, but it is xyxy: turn corners into centre and size first.':
+        dict(point='read'),
     'The anchor is in pixels, as the box is: width and height are not divided by the stride.':
         dict(cells=True),
     'The inverse of the sigmoid is not the logarithm alone, it is the logit: ln p - ln(1 - p).':
@@ -883,13 +917,16 @@ EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
         dict(bare=True)})
 
 # %% ../nbs/19_exercises.ipynb #assign
-def _assign(iou, free=True, second=True, order='file', push=False, lost=-1):
+def _assign(iou, free=True, second=True, order='file', push=False, lost=-1, wishes='best',
+            least=-1.):
     "Which anchor each box of one cell gets."
     taken, out, table = set(), {}, iou.tolist()
     turn = (range(len(table)) if order == 'file'
             else sorted(range(len(table)), key=lambda n: -max(table[n])))
     for n in turn:
-        wish = sorted(range(3), key=lambda a: -table[n][a])
+        wish = sorted(range(3), key={'best': lambda a: -table[n][a], 'first': lambda a: a,
+                                     'worst': lambda a: table[n][a]}[wishes])
+        wish = [a for a in wish if table[n][a] >= least]
         if push:
             out = {m: lost if a == wish[0] else a for m, a in out.items()}
         if not free or push:
@@ -911,6 +948,16 @@ def _best_pair_first(iou):
         table[:, anchor] = -1
     return torch.tensor(out)
 
+def _anchors_choose(iou):
+    "Each anchor, in its turn, takes the box that it fits best, of those that have none."
+    table = iou.clone()
+    out = torch.full((len(table),), -1)
+    for anchor in range(min(3, len(table))):
+        box = int(table[:, anchor].argmax())
+        out[box] = anchor
+        table[box] = -1
+    return out
+
 EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     (torch.tensor([[.9, .5, .1], [.8, .6, .2]]),), (torch.tensor([[.5, .4, .3], [.9, .8, .1]]),),
     (torch.tensor([[.9, .8, .7], [.6, .9, .5], [.3, .4, .8], [.7, .6, .9]]),),
@@ -919,6 +966,14 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     'Two boxes sit on one anchor: an anchor that is taken is no longer free.': dict(free=False),
     'A box whose best anchor is taken is not lost: it takes the best of those that are free.':
         dict(second=False),
+    'You sort from the lowest IoU up, so a box takes its worst anchor: sort with '
+    '`descending=True`.': dict(wishes='worst'),
+    'A box takes the first anchor that is free, and its IoU is not asked. It takes the *best* of '
+    'those that are free.': dict(wishes='first'),
+    'There is no threshold here: a box takes its best free anchor, however badly that fits.':
+        dict(least=.5),
+    'Here the anchors choose their boxes. It is the boxes that choose, one after the other.':
+        _anchors_choose,
     'The boxes are served in the order of the file, not the best fit first.': dict(order='best'),
     'You take the best pair of the whole table first. Here the boxes come one after the other, and '
     'an earlier one may take what fits a later one better.': _best_pair_first,
