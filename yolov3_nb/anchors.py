@@ -17,7 +17,7 @@ from .boxes import cxcywh_to_xyxy, wh_iou, xyxy_to_cxcywh
 
 # %% ../nbs/04_anchors.ipynb #iou-kmeans
 def _spread_centres(wh, k, rng):
-    "k-means++: each further centre is drawn with a chance that grows with its distance."
+    "k-means++: each further centre is drawn with a chance proportional to its squared distance."
     centres = wh[rng.integers(len(wh))][None]
     while len(centres) < k:
         distance = (1 - wh_iou(wh, centres).amax(1)).clamp(min=0)
@@ -27,13 +27,13 @@ def _spread_centres(wh, k, rng):
     return centres
 
 def _move_centres(wh, centres, iou, owner):
-    "Each centre moves to the median of its boxes; one without, to the box that is served worst."
+    "Move each centre to the median of its boxes, and an empty one to the box served worst."
     iou = iou.clone()
     for j in range(len(centres)):
         members = wh[owner == j]
         if not len(members):
             worst = iou.argmin()
-            iou[worst] = 1  # the next empty cluster takes another one
+            iou[worst] = 1  # so that the next empty cluster gets another box
             members = wh[worst][None]
         centres[j] = members.quantile(0.5, dim=0)
 
@@ -43,7 +43,9 @@ def iou_kmeans(
     seed:int=0, # of the first centres
     rounds:int=300, # at most so many
 ) -> Tensor: # (k, 2) float64, centres
-    "k-means with the distance 1 - IoU (Redmon and Farhadi 2017, sec. 2); centres are medians."
+    """k-means with the distance 1 - IoU (Redmon and Farhadi 2017, sec. 2).
+
+    Unlike theirs, a centre is the median of its boxes, and the start is k-means++."""
     wh = wh.double().cpu()
     if len(wh.unique(dim=0)) < k:
         raise ValueError(f'{len(wh)} boxes have fewer than {k} different sizes: '
@@ -124,8 +126,9 @@ def _turns(cells):
 # %% ../nbs/04_anchors.ipynb #gather
 def _check_boxes(boxes, centre, image, size):
     "Raises `ValueError` for boxes that no cell can hold."
+    rounding = 0.01  # pixels by which a centre may lie over the edge
     moved = (centre - boxes[:, :2]).abs().amax(1)
-    good = (moved < 0.01) & (boxes[:, 2:] > 0).all(1)  # rounding may push a centre over the edge
+    good = (moved < rounding) & (boxes[:, 2:] > 0).all(1)
     if not good.all():
         n = int((~good).nonzero()[0])
         box = cxcywh_to_xyxy(boxes[n]).tolist()
@@ -169,7 +172,7 @@ def _some(where, chosen):
 def _free(by_cell, where):
     "Which of the three slots of each box's cell no box has taken (n, 3)."
     image, row, col = where
-    return by_cell[image, row, col][..., 4] < 1
+    return by_cell[image, row, col][..., 4] < 1  # 0 or -1: an ignored slot may still be taken
 
 def _write_ignored(by_cell, where, iou, threshold):
     "Anchors that overlap a box by more than `threshold`."

@@ -131,7 +131,7 @@ def paired_iou(
 
 # %% ../nbs/03_boxes.ipynb #exact
 def _exact(boxes):
-    "In double precision, where the device knows it."
+    "In double precision; in single on Apple's GPUs (mps), which have no float64."
     return boxes.float() if boxes.device.type == 'mps' else boxes.double()
 
 def nms(
@@ -139,12 +139,14 @@ def nms(
     scores:Tensor, # (N,)
     iou_threshold:float=0.45, # of two boxes that overlap more than this, the lower score goes
 ) -> Tensor: # indices of the boxes that stay (K,), by falling score; ties in the order given
-    "Greedy non-maximum suppression, all boxes against all; ValueError for what is not finite."
-    from torchvision.ops import nms as fast_nms
+    """Greedy non-maximum suppression, all boxes against all.
+
+    ValueError for a score that is nan and for a coordinate that is not finite."""
+    from torchvision.ops import nms as fast_nms  # here, so that importing the library stays quick
     bad = int((scores.isnan() | ~boxes.isfinite().all(-1)).sum())
     if bad:
-        raise ValueError(f'{bad} of {len(scores)} boxes have a coordinate or score that is no '
-                         'number: find where the model went NaN.')
+        raise ValueError(f'{bad} of {len(scores)} boxes: the score is nan, or a coordinate is not '
+                         'finite. Find where the model stopped giving finite numbers.')
     return fast_nms(_exact(boxes), _exact(scores), iou_threshold)
 
 # %% ../nbs/03_boxes.ipynb #batched-nms

@@ -555,7 +555,8 @@ def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True)
         mine, other = (x2 - x1 + plus) * (y2 - y1 + plus), (a2 - a1 + plus) * (b2 - b1 + plus)
         total = {'both': mine + other - inter, 'twice': mine + other,
                  'off twice': mine + other - 2 * inter,
-                 'mine': mine, 'other': other, 'less': min(mine, other)}[union]
+                 'mine': mine, 'other': other, 'less': min(mine, other),
+                 'hull': (max(x2, a2) - min(x1, a1)) * (max(y2, b2) - min(y1, b1))}[union]
         if guard == 'clamp':
             total = max(total, 1e-7)
         ious.append(inter / total if total else 0. if guard else math.copysign(math.inf, inter)
@@ -581,6 +582,11 @@ EXERCISES['03_iou'] = Exercise(_iou, most=40, cases=lambda: [
     'negative, and two negatives make a plus.': dict(clamp='product'),
     'That is the hull around both boxes. The overlap begins at the later of the two left edges, '
     'and ends at the earlier of the two right ones.': dict(hull=True),
+    'You have the earlier of the left edges and the later of the right ones, which is the hull. '
+    'The overlap begins at the later of the two and ends at the earlier.':
+        dict(hull=True, guard='clamp'),
+    'You divide by the area of the hull, the smallest box around both. The union is only what the '
+    'two boxes cover: both areas less the overlap.': dict(union='hull'),
     'You divide by the area of `box` alone. The union is what both cover together.':
         dict(union='mine'),
     'You divide by the areas of `boxes` alone. The union is what both cover together.':
@@ -611,6 +617,8 @@ def _voc_to_coco(boxes, shift=1, grow=1, form='corner'):
 EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
     (torch.tensor([[3., 2, 6, 2]]),), (torch.tensor([[1., 1, 500, 375], [7, 8, 7, 9]]),),
     (_random_boxes(50).ceil() + 1,)], mistakes={
+    'You take 1 off all four numbers. The right edge of pixel number xmax is xmax itself; and COCO '
+    'wants a width and a height, not edges.': dict(grow=0, form='edges'),
     'Your corner still counts from 1: the left edge of pixel number xmin is xmin - 1.':
         dict(shift=0),
     'Both ends belong to a VOC box: pixels 3 to 6 are four, so the width is xmax - xmin + 1.':
@@ -622,8 +630,17 @@ EXERCISES['03_voc'] = Exercise(_voc_to_coco, cases=lambda: [
         dict(grow=2)})
 
 # %% ../nbs/19_exercises.ipynb #merge
+def _follow(boxes, scores, iou_threshold, best, left):
+    "Boxes that join one after the other, each compared with the mean of those before it."
+    group = [best]
+    for i in left:
+        mean = (boxes[group] * scores[group, None]).sum(0) / scores[group].sum()
+        if i != best and _iou(mean, boxes[i][None])[0] > iou_threshold:
+            group.append(i)
+    return group[1:]
+
 def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=True, strict=True,
-               order='falling', merge=True, divide=True):
+               order='falling', merge=True, divide=True, moving=False, flat=False):
     "NMS whose winners become the mean of their group."
     s, out = scores.tolist(), []
     turn = sorted(range(len(s)), key={'falling': lambda i: -s[i], 'rising': lambda i: s[i],
@@ -637,14 +654,18 @@ def _merge_nms(boxes, scores, iou_threshold, weighted=True, winner=True, left=Tr
                 and (ious[i] > iou_threshold or not strict and ious[i] == iou_threshold)]
         if left:
             near = [i for i in near if i not in gone]
+        if moving:
+            near = _follow(boxes, scores, iou_threshold, best, [i for i in turn if i not in gone])
         gone |= {best, *near}
         group = ([best] if winner is True else []) + near
         if winner == 'alone':
             group = near or [best]
         weight = torch.tensor([s[i] if weighted else 1. for i in group])
-        mean = (boxes[group] * weight[:, None]).sum(0)
+        if weighted == 'softmax':
+            weight = weight.softmax(0)
+        mean = (boxes[group] * (weight if flat else weight[:, None])).sum(0)
         if divide:
-            mean = mean / weight.sum()
+            mean = mean / (len(group) if divide == 'count' else weight.sum())
         out.append(mean if merge else boxes[best])
     return torch.stack(out)
 
@@ -654,6 +675,8 @@ EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     (torch.tensor([[0., 0, 3, 1], [1, 0, 4, 1]]), torch.tensor([.9, .6]), 0.5),
     # a chain
     (torch.tensor([[1., 0, 5, 4], [0, 0, 4, 4], [2, 0, 6, 4]]), torch.tensor([.4, .8, .6]), 0.5),
+    # the third overlaps the mean of the first two, but not the winner
+    (torch.tensor([[0., 0, 4, 4], [1, 0, 5, 4], [1.6, 0, 5.6, 4]]), torch.tensor([.9, .8, .7]), .5),
     (_random_boxes(30, 3, side=30, least=8),
      torch.rand(30, generator=torch.Generator().manual_seed(3)), 0.4)], mistakes={
     'These are the winners as they were, so it is plain NMS: give the mean of each group instead.':
@@ -669,22 +692,37 @@ EXERCISES['03_merge'] = Exercise(_merge_nms, cases=lambda: [
     'You take the boxes as they come: go through them by falling score.': dict(order='given'),
     'Divide by the sum of the weights: without that, boxes shrink with their scores.':
         dict(divide=False),
+    'You divide by the number of boxes. In a weighted mean the weights are what adds up, so divide '
+    'by their sum.': dict(divide='count'),
+    'Those weights are the softmax of the scores. The scores themselves are the weights; divided '
+    'by their sum they add up to 1.': dict(weighted='softmax'),
+    'A group is (K, 4), so its weights need the shape (K, 1): one weight for each row.':
+        dict(flat=True),
+    'Your winner moves while it collects. Compare all boxes with the winner as it was found, and '
+    'take the mean only when the group is complete.': dict(moving=True),
     'The winner belongs to its group also where it has removed others: it has the largest weight.':
         dict(winner='alone')})
 
 # %% ../nbs/19_exercises.ipynb #soft
 def _soft_nms(boxes, scores, sigma, square=True, resort=True, taken=False, winner=False,
-              normal=False, sort=False):
+              normal=False, sort=False, mark=True, subset=False, first=False, once=False,
+              linear=False, inside=False):
     "Scores after Soft-NMS with a Gaussian."
     s, left, done = scores.tolist(), list(range(len(scores))), []
     fixed = sorted(left, key=lambda i: -s[i])
-    while left:
+    for _ in range(1 if once else len(s)):
         best = max(left, key=lambda i: s[i]) if resort else next(i for i in fixed if i in left)
-        left.remove(best)
+        if subset:
+            best = left.index(best)
+        if mark and best in left:
+            left.remove(best)
         ious = _iou(boxes[best], boxes).tolist()
-        for i in left + (done if taken else []) + ([best] if winner else []):
-            s[i] *= math.exp(-(ious[i]**2 if square else ious[i])
-                             / (2 * sigma**2 if normal else sigma))
+        others = [i for i in left if i != best]
+        for i in others + (done if taken else []) + ([best] if winner else []):
+            power = (ious[i] / sigma)**2 if inside else ious[i]**2 if square else ious[i]
+            width = 1 if inside else 2 * sigma**2 if normal else sigma
+            decay = 1 - ious[i] if linear else math.exp(-power / width)
+            s[i] = (scores[i].item() if first else s[i]) * decay
         done.append(best)
     return torch.tensor(sorted(s, reverse=True) if sort else s)
 
@@ -702,6 +740,17 @@ EXERCISES['03_soft'] = Exercise(_soft_nms, cases=lambda: [
         dict(taken=True),
     'The winner weakens itself, since its IoU with itself is 1: leave it out.': dict(winner=True),
     'The exponent has sigma as it is, and not 2 sigma².': dict(normal=True),
+    'The best box is never marked as taken, so it is the best again in the next round: take it out '
+    'of those that are left.': dict(mark=False),
+    'The index is that of a box among those that are left, and you use it as one of all boxes. '
+    'Look for the best among all, with a score for the others that cannot win.': dict(subset=True),
+    'Each round begins again with the first scores. Multiply the weakened ones, so that several '
+    'neighbours weaken a box several times.': dict(first=True),
+    'Only the IoU is squared, not sigma: exp(-IoU² / sigma).': dict(inside=True),
+    'That is one round only. Repeat it with the weakened scores until no box is left.':
+        dict(once=True),
+    'That is the linear form, 1 - IoU. The exercise asks for the Gaussian, exp(-IoU² / sigma).':
+        dict(linear=True),
     'The scores are right, but sorted: give them back in the order of the boxes.': dict(sort=True)})
 
 # %% ../nbs/19_exercises.ipynb #cells
@@ -711,10 +760,11 @@ def _cells(boxes, size, swap=False, point='centre', cut=math.floor, last=True, o
     out = []
     for stride in strides:
         for x1, y1, x2, y2 in boxes.tolist():
-            x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]
+            x, y = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1),
+                    'end': (x2, y2), 'size': (x2 - x1, y2 - y1)}[point]
             row, col = cut(y / stride), cut(x / stride)
             if last:
-                most = size // (stride if own else 32) - 1
+                most = size // {True: stride, False: 32, 'finest': 8}[own] - 1
                 row, col = min(row, most), min(col, most)
             out.append((col, row) if swap else (row, col))
     return torch.tensor(out).reshape(3, -1, 2)
@@ -731,6 +781,14 @@ EXERCISES['04_cells'] = Exercise(_cells, most=60, cases=lambda: [
     'A centre right on the far edge still belongs to the last cell, number size / stride - 1.':
         dict(last=False),
     'The number of the last cell is another one on each grid: size / stride - 1.': dict(own=False),
+    'Your limit is that of the finest grid. Each grid has a last cell of its own, number '
+    'size / stride - 1.': dict(own='finest'),
+    'That is the place in cells, with its fraction. The cell is its integer part.':
+        dict(cut=float),
+    'Those are the lower right corners: `boxes` is xyxy. The centre is half of the sum of both '
+    'corners.': dict(point='end'),
+    'You divide width and height by the stride. Where a box lies is told by its centre.':
+        dict(point='size'),
     'The coarsest grid comes first: strides 32, 16, 8.': dict(strides=(8, 16, 32))})
 
 # %% ../nbs/19_exercises.ipynb #recall
@@ -739,7 +797,8 @@ def _wh_iou(a, b):
     return inter / (a[0] * a[1] + b[0] * b[1] - inter)
 
 def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_best=False,
-                     mean=False, grouped=True, pairs=False):
+                     mean=False, grouped=True, pairs=False, counts=False, fitting=False,
+                     small_first=False):
     "Share of the boxes that have a passable anchor on each scale."
     groups = (anchors if grouped else anchors.transpose(0, 1)).tolist()
     # (N, 3, 3)
@@ -752,8 +811,12 @@ def _recall_by_scale(wh, anchors, threshold=0.5, strict=False, need=any, only_be
             return [sum(map(passes, i[s])) / 3 for i in ious]
         return [need(map(passes, i[s])) and (not only_best or best[n] == s)
                 for n, i in enumerate(ious)]
+    total = 1 if counts else len(ious)
+    if fitting:
+        total = sum(sum(share(s)) for s in range(3))
     return torch.tensor([sum(max(i[s]) for i in ious) / len(ious) if mean
-                         else sum(share(s)) / len(ious) for s in range(3)])
+                         else sum(share(s)) / total
+                         for s in (range(2, -1, -1) if small_first else range(3))])
 
 def _boxes_last(wh, anchors, threshold):
     "The table of IoUs read as if the boxes were its last axis."
@@ -781,6 +844,12 @@ EXERCISES['04_recall'] = Exercise(_recall_by_scale, cases=lambda: [
         dict(pairs=True),
     'The threshold is an argument; yours is always 0.5.':
         lambda wh, anchors, threshold: _recall_by_scale(wh, anchors),
+    'Those are numbers of boxes. A share is a number divided by the number of all boxes.':
+        dict(counts=True),
+    'You divide by the boxes that fit somewhere, so that the three add up to 1. Divide each by the '
+    'number of *all* boxes; a box may count on several scales, or on none.': dict(fitting=True),
+    'The order of the scales is that of `anchors`, the coarsest first; yours is turned round.':
+        dict(small_first=True),
     'The boxes are the first axis of the IoUs, and stay the first: (N, 9) becomes (N, 3, 3).':
         _boxes_last})
 
@@ -789,8 +858,11 @@ def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True,
                  cells=False, upside=False, bare=False, grid_anchor=False):
     "What the network must say so that `decode` gives this box."
     x1, y1, x2, y2 = box.tolist()
-    at = [v / stride for v in {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1)}[point]]
-    if fraction:
+    if point == 'read':
+        x2, y2 = x1 + x2, y1 + y2
+    at = {'centre': ((x1 + x2) / 2, (y1 + y2) / 2), 'corner': (x1, y1), 'read': (x1, y1)}[point]
+    at = [v / (416 if fraction == 'image' else stride) for v in at]
+    if fraction and fraction != 'image':
         at = [v - math.floor(v) for v in at]
     if logit == 'log':
         at = [math.log(v) if v > 0 else -math.inf for v in at]
@@ -808,6 +880,11 @@ def _raw_numbers(box, anchor, stride, point='centre', fraction=True, logit=True,
         size = [v * stride for v in size]
     return torch.tensor(at + ([math.log(v) for v in size] if log else size))
 
+def _pixel_fraction(box, anchor, stride):
+    "The place within a pixel, where the place within the cell is wanted."
+    place = (box[:2] + box[2:]) / 2 % 1
+    return torch.cat([place.logit(), ((box[2:] - box[:2]) / anchor).log()])
+
 EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
     (torch.tensor([30., 20, 50, 60]), torch.tensor([20., 80]), 32),
     (torch.tensor([9., 18, 41, 58]), torch.tensor([10., 13]), 16),
@@ -820,6 +897,12 @@ EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
     'Take the number of the cell off first: within the cell, x and y lie between 0 and 1.':
         dict(fraction=False),
     'x and y tell where the *centre* lies; you took the top left corner.': dict(point='corner'),
+    'You take the fraction of a *pixel*. Divide by the stride first: the place within the cell is '
+    'the fraction of that.': _pixel_fraction,
+    'That is the place in the image. x and y tell the place within the *cell*: divide by the '
+    'stride, and take the fraction.': dict(fraction='image'),
+    'You read the box as cxcywh, but it is xyxy: turn corners into centre and size first.':
+        dict(point='read'),
     'The anchor is in pixels, as the box is: width and height are not divided by the stride.':
         dict(cells=True),
     'The inverse of the sigmoid is not the logarithm alone, it is the logit: ln p - ln(1 - p).':
@@ -834,13 +917,16 @@ EXERCISES['04_raw'] = Exercise(_raw_numbers, cases=lambda: [
         dict(bare=True)})
 
 # %% ../nbs/19_exercises.ipynb #assign
-def _assign(iou, free=True, second=True, order='file', push=False, lost=-1):
+def _assign(iou, free=True, second=True, order='file', push=False, lost=-1, wishes='best',
+            least=-1.):
     "Which anchor each box of one cell gets."
     taken, out, table = set(), {}, iou.tolist()
     turn = (range(len(table)) if order == 'file'
             else sorted(range(len(table)), key=lambda n: -max(table[n])))
     for n in turn:
-        wish = sorted(range(3), key=lambda a: -table[n][a])
+        wish = sorted(range(3), key={'best': lambda a: -table[n][a], 'first': lambda a: a,
+                                     'worst': lambda a: table[n][a]}[wishes])
+        wish = [a for a in wish if table[n][a] >= least]
         if push:
             out = {m: lost if a == wish[0] else a for m, a in out.items()}
         if not free or push:
@@ -862,6 +948,16 @@ def _best_pair_first(iou):
         table[:, anchor] = -1
     return torch.tensor(out)
 
+def _anchors_choose(iou):
+    "Each anchor, in its turn, takes the box that it fits best, of those that have none."
+    table = iou.clone()
+    out = torch.full((len(table),), -1)
+    for anchor in range(min(3, len(table))):
+        box = int(table[:, anchor].argmax())
+        out[box] = anchor
+        table[box] = -1
+    return out
+
 EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     (torch.tensor([[.9, .5, .1], [.8, .6, .2]]),), (torch.tensor([[.5, .4, .3], [.9, .8, .1]]),),
     (torch.tensor([[.9, .8, .7], [.6, .9, .5], [.3, .4, .8], [.7, .6, .9]]),),
@@ -870,6 +966,14 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
     'Two boxes sit on one anchor: an anchor that is taken is no longer free.': dict(free=False),
     'A box whose best anchor is taken is not lost: it takes the best of those that are free.':
         dict(second=False),
+    'You sort from the lowest IoU up, so a box takes its worst anchor: sort with '
+    '`descending=True`.': dict(wishes='worst'),
+    'A box takes the first anchor that is free, and its IoU is not asked. It takes the *best* of '
+    'those that are free.': dict(wishes='first'),
+    'There is no threshold here: a box takes its best free anchor, however badly that fits.':
+        dict(least=.5),
+    'Here the anchors choose their boxes. It is the boxes that choose, one after the other.':
+        _anchors_choose,
     'The boxes are served in the order of the file, not the best fit first.': dict(order='best'),
     'You take the best pair of the whole table first. Here the boxes come one after the other, and '
     'an earlier one may take what fits a later one better.': _best_pair_first,
