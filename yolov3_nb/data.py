@@ -41,7 +41,7 @@ def real_voc()->Path|None: # the folder that holds VOCdevkit, or None
 # %% ../nbs/01_data.ipynb #census
 def census(
     ds:VOCDataset, # any devkit
-):  # a pandas DataFrame, one row an object
+):  # a pandas DataFrame, one row per object
     """List all objects of a data set.
 
     x, y, w and h are the box's centre and sides as shares of the image; `long` is the box's longer
@@ -123,7 +123,7 @@ def compare_splits(
     first, second, # censuses
     classes:tuple=VOC_CLASSES, # names
     seed:int=0, # of the deals
-)->dict: # distance, and the median and largest that chance makes
+)->dict: # distance, and the smallest, median and largest that chance makes
     "Distance of two splits by their shares of classes, beside that of 200 deals by chance."
     import pandas as pd
 
@@ -139,5 +139,5 @@ def compare_splits(
     for _ in range(200):
         deal = both[rng.permutation(len(both))]
         chance.append(_distance(deal[:len(one)], deal[len(one):]))
-    return {'distance': _distance(one, other), 'by chance, median': float(np.median(chance)),
-            'by chance, largest': max(chance)}
+    return {'distance': _distance(one, other), 'by chance, smallest': min(chance),
+            'by chance, median': float(np.median(chance)), 'by chance, largest': max(chance)}

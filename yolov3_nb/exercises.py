@@ -265,6 +265,10 @@ def _xml(*objects):
     return ('<annotation>' + ''.join(f'<object>{body(*o)}</object>' for o in objects)
             + '</annotation>')
 
+def _parse_a_file(xml):
+    from defusedxml import ElementTree
+    return ElementTree.parse(xml)
+
 EXERCISES['01_parts'] = Exercise(_own_boxes, cases=lambda: [
     (_xml([(3, 2, 6, 4)]),), (_xml([(4, 2, 8, 6), [(5, 2, 6, 3)]]),),
     (_xml([(4, 2, 8, 6), [], [(5, 2, 6, 3)]]),),
@@ -283,8 +287,10 @@ EXERCISES['01_parts'] = Exercise(_own_boxes, cases=lambda: [
         dict(number=int),
     'Coordinates may have decimals, as in VOC 2012, and `int` cuts them off: keep them.':
         dict(number=lambda text: int(float(text))),
-    'Without an object the shape must still be (0, 4): `torch.tensor([])` has (0,), and a reshape '
-    'to (-1, 4) makes it (0, 4).': dict(table=False)})
+    'Without an object the answer must still be a tensor of shape (0, 4): an empty list, or '
+    '`torch.tensor([])`, has (0,), and a reshape to (-1, 4) makes it (0, 4).': dict(table=False),
+    '`xml` is the text itself and not the name of a file: `parse` opens a file, `fromstring` reads '
+    'a text.': _parse_a_file})
 
 # %% ../nbs/19_exercises.ipynb #counts
 def _class_counts(targets, num_classes, skip=True, only=False, images=False, places='all'):
@@ -325,7 +331,7 @@ EXERCISES['01_counts'] = Exercise(_class_counts, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #small
 def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=True,
-                 count=False, squeeze=False, area=False):
+                 count=False, squeeze=False, area=False, corner=False, percent=False):
     "Share of the boxes whose longer side is less than a cell, at the network's size."
     scale = size / by(hw) if scaled else 1
     sides = [side(x2 - x1, y2 - y1) * scale for x1, y1, x2, y2 in boxes.tolist()]
@@ -335,8 +341,11 @@ def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=
                  for x1, y1, x2, y2 in boxes.tolist()]
     if area:
         sides = [((x2 - x1) * (y2 - y1)) ** .5 * scale for x1, y1, x2, y2 in boxes.tolist()]
+    if corner:
+        sides = [max(x2, y2) * scale for _, _, x2, y2 in boxes.tolist()]
     small = sum(s < stride if strict else s <= stride for s in sides)
-    return small if count else small / len(sides)
+    share = small / len(sides) * (100 if percent else 1)
+    return small if count else share
 
 EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     (torch.tensor([[0., 0, 60, 20]]), (200, 320), 160, 32),
@@ -348,11 +357,11 @@ EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
         dict(scaled=False),
     'You took the shorter side of the box: small means that even the longer one is less than a '
     'cell.': dict(side=min),
-    'The letterbox scales by the *longest* side of the image; you took the shorter one.':
+    'The image is scaled by its *longest* side; you took the shorter one.':
         dict(by=min),
-    'The letterbox scales by the longest side of the image, which is not always the width.':
+    'The image is scaled by its longest side, which is not always the width.':
         dict(by=lambda hw: hw[1]),
-    'The letterbox scales by the longest side of the image, which is not always the height.':
+    'The image is scaled by its longest side, which is not always the height.':
         dict(by=lambda hw: hw[0]),
     'A box exactly as long as a cell is no longer small: less than, not less or equal.':
         dict(strict=False),
@@ -361,37 +370,54 @@ EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     'You scale width and height by two factors, which squeezes the image: one factor, '
     'size / longest side, is for both.': dict(squeeze=True),
     'You compare areas: small means that the longer *side* is less than a cell.':
-        dict(area=True)})
+        dict(area=True),
+    'x2 and y2 are where a box ends, and not how long it is: its sides are x2 - x1 and y2 - y1.':
+        dict(corner=True),
+    'A share is wanted, from 0 to 1, not percent.': dict(percent=True)})
 
 # %% ../nbs/19_exercises.ipynb #guesser
 def _guesser(counts, absent='out', percent=False, guess=max, swap=False,
-             place=False):
+             place=False, second='classes'):
     "Accuracy over objects, and mean over classes, of one who always names the most frequent class."
     counts = counts.tolist()
     classes = [c for c in counts if c] if absent == 'out' else counts
     over_objects, over_classes = guess(classes) / sum(counts), 1 / len(classes)
     if place:
         over_objects = counts.index(max(counts)) / sum(counts)
+    if second == 'objects':
+        over_classes = over_objects
+    if second == 'one':
+        over_classes = 1.
+    if second == 'none':
+        return torch.tensor(over_objects)
     out = (over_classes, over_objects) if swap else (over_objects, over_classes)
     return torch.tensor(out) * (100 if percent else 1)
 
 EXERCISES['01_guesser'] = Exercise(_guesser, cases=lambda: [
     (torch.tensor([6, 2]),), (torch.tensor([1, 0, 3]),), (torch.tensor([5]),),
     (torch.randint(0, 5, (20,), generator=torch.Generator().manual_seed(2)),)], mistakes={
-    'A class without objects has no accuracy: leave it out of the mean.': dict(absent='in'),
+    'A class without objects has no accuracy: leave it out of the mean, which is that of a one and '
+    'some zeros.': dict(absent='in'),
     'The two have changed places: over objects first, then over classes.': dict(swap=True),
     'Shares are wanted, from 0 to 1, not percent.': dict(percent=True),
     'You guess the rarest class: the most frequent one pays better.': dict(guess=min),
     'You divide the *place* of the most frequent class (argmax); its count (max) is wanted.':
-        dict(place=True)})
+        dict(place=True),
+    'You give the accuracy over objects twice: over classes it is a mean of one 1 and some zeros.':
+        dict(second='objects'),
+    'Only one class has an accuracy of 1. Each other class has 0 and counts in the mean, too.':
+        dict(second='one'),
+    'Two numbers are wanted: the accuracy over objects, then the mean over classes.':
+        dict(second='none')})
 
 # %% ../nbs/19_exercises.ipynb #unpad
 def _unpad(square, hw, turned=False, up=True, where='middle', cut=round,
-           late=False):
+           late=False, by=max, scaled=True):
     "The part of a square that holds the image."
     h, w = hw[::-1] if turned else hw
     size = len(square)
-    nh, nw = max(1, cut(h * size / max(h, w))), max(1, cut(w * size / max(h, w)))
+    scale = size / by(h, w) if scaled else 1
+    nh, nw = max(1, cut(h * scale)), max(1, cut(w * scale))
     top, left = (((size - nh) // 2, (size - nw) // 2) if where == 'middle' else (0, 0) if where
                  == 'first' else (size - nh, size - nw))
     if late:
@@ -423,17 +449,27 @@ EXERCISES['02_unpad'] = Exercise(_unpad, cases=lambda: [
     'Where nothing is missing, `top` is 0, and a slice that ends at -0 is empty: take new_h rows '
     'from `top` on.': dict(up='negative'),
     'Of an odd number of missing rows the *far* border has one more: round the near one down.':
-        dict(late=True)})
+        dict(late=True),
+    'The longest side fills the square: the factor is size / max(hw); you took the shorter side.':
+        dict(by=min),
+    'In the square the image has another size: scale its height and width by size / max(hw) first.':
+        dict(scaled=False)})
 
 # %% ../nbs/19_exercises.ipynb #growth
 def _growth(w, h, degrees, radians=False, minus=False, bare=False, side=False, less=False,
-            undivided=False):
+            undivided=False, inverse=False, both=False, ellipse=False):
     "Area of the upright box around a turned box, over the area of the box."
     a = degrees if radians else math.radians(degrees)
     c, s = (math.cos(a), math.sin(a)) if bare else (abs(math.cos(a)), abs(math.sin(a)))
     if minus:
         s = -s
     new_w, new_h = w * c + h * s, w * s + h * c
+    if both:
+        new_h = new_w
+    if ellipse:
+        new_w, new_h = math.hypot(w * c, h * s), math.hypot(w * s, h * c)
+    if inverse:
+        return w * h / (new_w * new_h)
     if side:
         return new_w / w
     area = new_w * new_h
@@ -449,11 +485,16 @@ EXERCISES['02_growth'] = Exercise(_growth, cases=lambda: [
     'That is the share *by which* the area grows; the ratio of the two areas is 1 more.':
         dict(less=True),
     'That is the new area. It is wanted as a multiple of the old one: divide by w * h.':
-        dict(undivided=True)})
+        dict(undivided=True),
+    'That is the old area over the new one: divide the other way round.': dict(inverse=True),
+    'You took the new width for both sides. From top to bottom the box has w times sine plus h '
+    'times cosine.': dict(both=True),
+    'That is the box around the *ellipse*: the one around the four corners is wanted, so the two '
+    'lengths are added, not their squares.': dict(ellipse=True)})
 
 # %% ../nbs/19_exercises.ipynb #turn
 def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', flip=False,
-                  half=False):
+                  half=False, form='rows'):
     "Boxes of an image that is turned clockwise by a quarter."
     h, w = hw
     if by == 'width':
@@ -471,7 +512,8 @@ def _quarter_turn(boxes, hw, last=0, swap=True, clockwise=True, by='height', fli
             new = ((y1, w - last - x2, y2, w - last - x1) if swap
                    else (y1, w - last - x1, y2, w - last - x2))
         out.append(new)
-    return torch.tensor(out)
+    out = torch.tensor(out)
+    return {'rows': out, 'columns': out.T, 'first': out[:1], 'flat': out[0]}[form]
 
 EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
     (torch.tensor([[1., 0, 4, 2]]), (5, 8)), (torch.tensor([[0., 3, 2, 5], [6, 0, 8, 1]]), (5, 8)),
@@ -485,17 +527,30 @@ EXERCISES['02_turn'] = Exercise(_quarter_turn, cases=lambda: [
     'the width.': dict(by='width'),
     'You changed x for y and no more. That is a reflection, and writing would be mirrored.':
         dict(flip=True),
-    'That is half a turn: after a quarter turn, what was a width is a height.': dict(half=True)})
+    'That is half a turn: after a quarter turn, what was a width is a height.': dict(half=True),
+    'Your answer has one row for each *edge*: stack along dim=1, so that each box has a row.':
+        dict(form='columns'),
+    'Only the first box comes back: the answer has one row for each box.': dict(form='first'),
+    'Only the first box comes back, without a row of its own: the answer has the shape (N, 4).':
+        dict(form='flat')})
 
 # %% ../nbs/19_exercises.ipynb #quarter
 def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=True, rule='area',
-                  share=.25, least=2, squeeze=False, sign=1):
+                  share=.25, least=2, squeeze=False, sign=1, hang=2, local=False, pair=False,
+                  rounded=None):
     "Boxes of an image that covers a quarter of a mosaic."
-    (h, w), (x1, y1, x2, y2), out = hw, quarter, []
+    (h, w), (x1, y1, x2, y2), out, keep = hw, quarter, [], []
     scale = cover((x2 - x1) / w, (y2 - y1) / h)
     across, down = ((x2 - x1) / w, (y2 - y1) / h) if squeeze else (scale, scale)
-    dx = sign * (x2 - x1 - w * across) / 2 if centred else 0
-    dy = sign * (y2 - y1 - h * down) / 2 if centred else 0
+    all_w, all_h = w * across, h * down
+    if rounded:
+        all_w, all_h = round(all_w), round(all_h)
+    if rounded == 'boxes':
+        across, down = all_w / w, all_h / h
+    dx = sign * (x2 - x1 - all_w) / hang if centred else 0
+    dy = sign * (y2 - y1 - all_h) / hang if centred else 0
+    if local:
+        x1, y1, x2, y2 = 0, 0, x2 - x1, y2 - y1
     if moved:
         dx, dy = dx + x1, dy + y1
     for b in boxes.tolist():
@@ -509,9 +564,11 @@ def _into_quarter(boxes, hw, quarter, cover=max, centred=True, moved=True, cut=T
                  'touch': pw > 0 and ph > 0,
                  'square': min(pw, ph) >= least and pw * ph >= share * area / scale**2,
                  'all': True}[rule]
-        if stays:
+        keep.append(stays)
+        if stays or pair:
             out.append(part if cut else full)
-    return torch.tensor(out).reshape(-1, 4)
+    out = torch.tensor(out).reshape(-1, 4)
+    return (out, torch.tensor(keep)) if pair else out
 
 EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
     (torch.tensor([[20., 20, 60, 60]]), (100, 200), (0, 0, 50, 50)),
@@ -519,6 +576,7 @@ EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
     (torch.tensor([[0., 0, 60, 100], [100, 40, 180, 60]]), (100, 200), (0, 0, 100, 100)),
     (torch.tensor([[0., 0, 60, 80]]), (100, 200), (0, 0, 50, 50)),
     (torch.tensor([[60., 20, 62, 60]]), (100, 200), (0, 0, 50, 50)),
+    (torch.tensor([[50., 20, 90, 60]]), (100, 150), (0, 0, 50, 51)),
     (_random_boxes(60, 13, side=150, least=4), (120, 200), (30, 40, 160, 160))], mistakes={
     'The image must *cover* the quarter: of the two factors take the larger one.':
         dict(cover=min),
@@ -536,7 +594,21 @@ EXERCISES['02_quarter'] = Exercise(_into_quarter, cases=lambda: [
     'You scale width and height by two factors, which squeezes the image: take the larger of the '
     'two for both.': dict(squeeze=True),
     'The image is moved the wrong way: what is too much hangs over *before* the quarter begins, so '
-    'half of it is subtracted.': dict(sign=-1)})
+    'half of it is subtracted.': dict(sign=-1),
+    'The boxes are counted from the corner of the quarter: add its x1 and y1 to find them in the '
+    'mosaic.': dict(local=True),
+    'Half of the area is asked for; by the visibility rule a *quarter* of it must be left.':
+        dict(share=.5),
+    'The second half of the visibility rule is missing: a box must also be 2 pixels wide and high.':
+        dict(least=0),
+    'The image is moved by all that is too much, and then hangs over on one side only: move it by '
+    'half of that.': dict(hang=1),
+    '`cut_boxes` gives two things, the cut boxes and which of them stay: `cut[keep]` is wanted.':
+        dict(pair=True),
+    'You round the size of the scaled image to whole pixels; here it is scaled without rounding.':
+        dict(rounded='boxes'),
+    'You round the size of the scaled image before you halve what is too much; here nothing is '
+    'rounded.': dict(rounded='shift')})
 
 # %% ../nbs/19_exercises.ipynb #iou
 def _iou(box, boxes, plus=0, clamp='each', union='both', hull=False, guard=True):

@@ -161,7 +161,8 @@ def page_tables(
         ('Classes', 'Objects, and the images that they are in.', _class_table(counts, classes))]
     full = [name for name, c in counts.items() if len(c)]
     if len(full) > 1:
-        rows = [['splits', 'distance', 'by chance, median', 'by chance, largest']]
+        rows = [['splits', 'distance', 'by chance, smallest', 'by chance, median',
+                 'by chance, largest']]
         for name in full[1:]:
             found = compare_splits(counts[full[0]], counts[name], classes)
             rows.append([f'{full[0]} and {name}', *(f'{v:.3f}' for v in found.values())])
