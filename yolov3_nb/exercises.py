@@ -1368,6 +1368,9 @@ EXERCISES['07_place'] = Exercise(_place, cases=lambda: [
     'From the first of 100 steps to the last there are 99 strides: the last step has the number '
     'steps - 1.': dict(gaps=False),
     'A rate may lie between two steps: do not round.': dict(whole=True),
+    'A rate may lie between two steps: that is a whole step beside it. Do not search for the '
+    'nearest rate, and do not cut the fraction off.': lambda lr, a, b, n:
+        min(range(n), key=lambda k: abs(a * (b / a)**(k / (n - 1)) - lr)),
     'Steps are counted from 0: the first rate is at step 0, not 1.': lambda lr, a, b, n:
         math.log(lr / a) / math.log(b / a) * (n - 1) + 1,
     'That is the share of the way, from 0 to 1: multiply it by the number of strides.':
@@ -1375,7 +1378,11 @@ EXERCISES['07_place'] = Exercise(_place, cases=lambda: [
     'The ramp begins at min_lr: it is lr / min_lr whose logarithm counts.': lambda lr, a, b, n:
         math.log(lr) / math.log(b / a) * (n - 1),
     'The way goes from min_lr to max_lr: divide by ln(max_lr / min_lr), not by '
-    'ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1)})
+    'ln(max_lr).': lambda lr, a, b, n: math.log(lr / a) / (math.log(b) or 1.) * (n - 1),
+    'The ramp begins at min_lr, so neither quotient may do without it: lr / min_lr and '
+    'max_lr / min_lr.': lambda lr, a, b, n: math.log(lr) / math.log(b) * (n - 1),
+    'That is the way from the last rate back to lr: steps are counted from the first.':
+        lambda lr, a, b, n: math.log(b / lr) / math.log(b / a) * (n - 1)})
 
 # %% ../nbs/19_exercises.ipynb #both
 def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, front=True,
@@ -1397,6 +1404,16 @@ def _smooth_both(losses, beta, correct=True, turned=True, mean=True, back=True, 
     right = one(losses[::-1])[::-1 if turned else 1]
     return [(a + b) / (2 if mean else 1) for a, b in zip(left, right)]
 
+def _from_first(losses, beta):
+    "Both halves begin with their first loss instead of zero."
+    def one(values):
+        average, out = values[0], []
+        for v in values:
+            average = beta * average + (1 - beta) * v
+            out.append(average)
+        return out
+    return [(a + b) / 2 for a, b in zip(one(losses), one(losses[::-1])[::-1])]
+
 EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
     ([10., 8.], .9), ([5.] * 4, .9), ([3., 1., 2., 8.], .5), ([1., 2., 3., 4., 5., 4., 3.], .8),
     ([4., 4., 1.], 0.)], mistakes={
@@ -1409,7 +1426,14 @@ EXERCISES['07_both'] = Exercise(_smooth_both, cases=lambda: [
     'The forward half is missing: that is the average from the right alone.':
         dict(front=False),
     'You smooth what is smoothed already: the backward half goes over the losses themselves.':
-        dict(twice=True)})
+        dict(twice=True),
+    'An average that begins with the first loss gives it too much weight: begin at zero and divide '
+    'by 1 - beta**n, as `smooth` does.': _from_first,
+    'beta is the share that the average keeps of itself: beta * average + (1 - beta) * loss, not '
+    'the other way round.': lambda losses, beta: _smooth_both(losses, 1 - beta),
+    'Two lists with + are joined, one behind the other: add them number by number, with `zip`.':
+        lambda losses, beta: (_smooth_both(losses, beta, back=False)
+                              + _smooth_both(losses, beta, front=False))})
 
 # %% ../nbs/19_exercises.ipynb #steps
 def _total_steps(images, batch, devices, accumulate, epochs, share=True, full=True, rest=True,
@@ -1425,7 +1449,7 @@ def _total_steps(images, batch, devices, accumulate, epochs, share=True, full=Tr
 
 EXERCISES['08_steps'] = Exercise(_total_steps, cases=lambda: [
     (80, 8, 1, 1, 5), (83, 8, 1, 1, 2), (1700, 16, 1, 4, 15), (1001, 8, 2, 1, 3),
-    (1001, 8, 4, 3, 2)], mistakes={
+    (1001, 8, 4, 3, 2), (17, 3, 2, 1, 1)], mistakes={
     'Each device has only its share of the images: divide by `devices` first.': dict(share=False),
     'The last batch of an epoch is dropped when it is not full: round the batches down.':
         dict(full=False),
@@ -1433,15 +1457,26 @@ EXERCISES['08_steps'] = Exercise(_total_steps, cases=lambda: [
         dict(rest=False),
     'Nothing is collected across the end of an epoch: count the steps of one, and multiply last.':
         dict(each=False),
-    '`accumulate` batches make one step.': dict(collect=False)})
+    '`accumulate` batches make one step.': dict(collect=False),
+    'What is left over is lost in three places, and a single division rounds only once: go from '
+    'images to batches, then to steps, then to epochs.': lambda images, batch, devices, accumulate,
+        epochs: images * epochs // (batch * devices * accumulate),
+    'The devices step together: count the steps of one.': lambda *a: a[2] * _total_steps(*a),
+    'What is left over when the images are shared out is dropped: round the share down.':
+        lambda images, batch, devices, *a: _total_steps(math.ceil(images / devices), batch, 1, *a)})
 
 # %% ../nbs/19_exercises.ipynb #cycle
 def _one_cycle_rate(step, steps, peak, warmup, cosine=True, start=1 / 25, end=1e-4,
-                    top=-1, last=-1):
+                    top=-1, last=-1, whole=False, quarter=False, upside=False, anew=True):
     "The rate of a one-cycle schedule at a step."
-    first, top, last = peak * start, warmup * steps + top, steps + last
+    climb = int(warmup * steps) if whole else warmup * steps
+    first, top, last = peak * start, climb + top, steps + last
     a, b, x = ((first, peak, step / top) if step <= top
-               else (peak, peak * end / 25, (step - top) / (last - top)))
+               else (peak, peak * end / 25, (step - top) / (last - top) if anew else step / last))
+    if quarter:
+        return a + (b - a) * math.sin(math.pi * x / 2)
+    if upside:
+        a, b = b, a
     return b + (a - b) * ((1 + math.cos(math.pi * x)) / 2 if cosine else 1 - x)
 
 EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
@@ -1455,7 +1490,14 @@ EXERCISES['08_cycle'] = Exercise(_one_cycle_rate, cases=lambda: [
     'It ends at a 10,000th of where it started, small but not zero.': dict(end=0),
     'The peak is at step warmup * steps - 1, since steps are counted from 0.': dict(top=0),
     'The last step is steps - 1, since steps are counted from 0, and there the fall ends.':
-        dict(last=0)})
+        dict(last=0),
+    'The peak may lie between two steps: do not round warmup * steps.': dict(whole=True),
+    'That is a quarter of a sine: half a cosine is slow at its beginning, too.':
+        dict(quarter=True),
+    'Your cosine is upside down: at the beginning of a part x is 0 and its cosine 1, and the rate '
+    'must be where that part starts.': dict(upside=True),
+    'The fall begins at the peak: there its x is 0 again, and not step / (steps - 1).':
+        dict(anew=False)})
 
 # %% ../nbs/19_exercises.ipynb #average
 def _start_left(updates, decay, warm=True, pick=min, first=1, came=False):
@@ -1474,7 +1516,13 @@ EXERCISES['08_average'] = Exercise(_start_left, cases=lambda: [
     'What one update keeps, the next keeps a share of: multiply them all.': lambda n, d:
         min(d, (1 + n) / (10 + n)) if n else 1.,
     'Each update keeps a share of its own: multiply them, and do not take a power of the last.':
-        lambda n, d: min(d, (1 + n) / (10 + n))**n})
+        lambda n, d: min(d, (1 + n) / (10 + n))**n,
+    'That is what the last update keeps of the average before it, and that held only a share of '
+    'the start: multiply what all updates keep.': lambda n, d: min(d, (1 + n) / (10 + n)),
+    'No update keeps more than `decay`: take the smaller of the two.':
+        lambda n, d: _start_left(n, 1.),
+    'That multiplies what comes in, 1 - share; what is kept has to be multiplied.': lambda n, d:
+        math.prod(1 - min(d, (1 + k) / (10 + k)) for k in range(1, n + 1))})
 
 # %% ../nbs/19_exercises.ipynb #left
 def _still_to_come(n, size, seed, epoch, batches, by='both', skip='images', part='rest',
@@ -1486,6 +1534,16 @@ def _still_to_come(n, size, seed, epoch, batches, by='both', skip='images', part
     left = perm[done:] if part == 'rest' else perm[:done]
     return left if order else left.sort().values
 
+def _numpy_order(n, size, seed, epoch, batches):
+    "The rest of an order that NumPy's generator made."
+    import numpy as np
+    return torch.from_numpy(np.random.default_rng(seed + epoch).permutation(n)[batches * size:])
+
+def _drawn_anew(n, size, seed, epoch, batches):
+    "An order of as many images as are left."
+    own = torch.Generator().manual_seed(seed + epoch)
+    return torch.randperm(n - batches * size, generator=own)
+
 EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [
     (6, 2, 3, 4, 1), (10, 3, 1, 2, 2), (10, 3, 0, 0, 0), (12, 4, 5, 3, 3)], mistakes={
     'Each epoch has an order of its own: its seed is seed + epoch.': dict(by='seed'),
@@ -1493,7 +1551,13 @@ EXERCISES['08_left'] = Exercise(_still_to_come, cases=lambda: [
     'So many *batches* were seen, of `size` images each: leave batches * size out.':
         dict(skip='batches'),
     'Those are the images that it has had; the others are wanted.': dict(part='seen'),
-    'In the order of the epoch: do not sort.': dict(order=False)}, leaves_random=True)
+    'In the order of the epoch: do not sort.': dict(order=False),
+    'The order was shuffled: make it again with `torch.randperm`.': lambda n, size, seed, epoch,
+        batches: torch.arange(n)[batches * size:],
+    'A new order of the rest may hold images that were seen already: make the order of all `n` '
+    'again, and leave its beginning out.': _drawn_anew,
+    "NumPy's generator draws another order from the same seed: take `torch.randperm` and a "
+    '`torch.Generator`.': _numpy_order}, leaves_random=True)
 
 # %% ../nbs/19_exercises.ipynb #spikes
 def _spikes(losses, factor, last=10, of='mean', late=False, early=False, offset=0, at_least=False):
@@ -1514,7 +1578,36 @@ def _loss_lists():
     return [(flat + [2.5, 1., 1.], 2.), (flat + [2., 1.], 2.), (flat + [1.9, 3.5], 2.),
             ([5., 20.] + flat + [3., 12.], 2.),
             ([2.] * 5 + [1.] * 5 + [2.5, 2.5] + [1.] * 10 + [2.2], 1.6), (flat, 2.),
-            ([1.] * 9 + [11., 3., 5.], 2.)]
+            ([1.] * 9 + [11., 3., 5.], 2.), (flat + [20., 3.], 2.)]
+
+def _spikes_in_class(losses, factor, one_mean=False):
+    "As if the lists belonged to the class: all callbacks share them; the first case comes twice."
+    cases = _loss_lists()
+    found = []
+    seen = []
+    for values, times in [cases[0], *cases]:
+        if not one_mean:
+            found += _spikes(values, times)
+            continue
+        for i, loss in enumerate(values):
+            if len(seen) >= 10 and loss > times * sum(seen[-10:]) / 10:
+                found.append(i)
+            seen.append(loss)
+    return found
+
+def _spikes_left_out(losses, factor):
+    "Spikes are not among the losses with which later ones are compared."
+    found, seen = [], []
+    for i, loss in enumerate(losses):
+        if len(seen) >= 10 and loss > factor * sum(seen[-10:]) / 10:
+            found.append(i)
+        else:
+            seen.append(loss)
+    return found
+
+def _spikes_of_all(losses, factor):
+    "The mean is that of all losses so far."
+    return [i for i in range(10, len(losses)) if losses[i] > factor * sum(losses[:i]) / i]
 
 EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
     'Compare with the ten steps *before*: the new loss is among those that you average.':
@@ -1527,20 +1620,35 @@ EXERCISES['08_callback'] = Exercise(_spikes, cases=_loss_lists, mistakes={
         dict(offset=1),
     '`batch_idx` starts again in each epoch: the number of a step over the whole run follows from '
     '`trainer.global_step`.': lambda losses, factor: [i % 7 for i in _spikes(losses, factor)],
-    'More than `factor` times, not as much as that.': dict(at_least=True)})
+    'More than `factor` times, not as much as that.': dict(at_least=True),
+    'A spike is one of the ten before the next step, too: append its loss to the list.':
+        _spikes_left_out,
+    'Ten steps, no more: that is the mean of all losses so far.': _spikes_of_all,
+    'It never finds a spike: does the list of losses begin anew in each epoch? Keep it over the '
+    'whole run.': lambda losses, factor: [],
+    'A list that is made in the body of the class is shared by all callbacks of that class: make '
+    '`self.found` in `__init__`.': _spikes_in_class,
+    'Lists that are made in the body of the class are shared by all callbacks of that class: make '
+    'them in `__init__`.': partial(_spikes_in_class, one_mean=True)})
 
 # %% ../nbs/19_exercises.ipynb #port
-def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False):
+def _ported(batches, epochs, by='epoch', decay=0.5, momentum=0.9, square=False, total=False,
+            trains=True, draws=1, adam=False):
     "The weights of a linear layer after a loop by hand."
     torch.manual_seed(0)
-    layer = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=momentum)
+    for _ in range(draws):
+        layer = torch.nn.Linear(2, 1)
+    if not trains:
+        return layer.weight.detach()
+    optimizer = (torch.optim.AdamW(layer.parameters(), lr=0.1) if adam
+                 else torch.optim.SGD(layer.parameters(), lr=0.1, momentum=momentum))
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
     for _ in range(epochs):
         for x, y in batches:
             error = layer(x) - y
             optimizer.zero_grad()
-            (error.square() if square else error.abs()).mean().backward()
+            error = error.square() if square else error.abs()
+            (error.sum() if total else error.mean()).backward()
             optimizer.step()
             if by == 'step':
                 schedule.step()
@@ -1564,7 +1672,13 @@ EXERCISES['08_port'] = Exercise(_ported, cases=_port_cases, mistakes={
     'says otherwise.': dict(by='step'),
     'The rate never falls: give the schedule to Lightning beside the optimiser.': dict(by=None),
     'The loop has momentum.': dict(momentum=0.),
-    'The loop takes absolute errors, not squares.': dict(square=True)})
+    'The loop takes absolute errors, not squares.': dict(square=True),
+    'The loss is the mean over the images, not the sum.': dict(total=True),
+    'The weights are still those of the start: does `training_step` return the loss?':
+        dict(trains=False),
+    'The layer starts with other weights: the seed is set before the module is made, so draw '
+    'nothing before the layer, and no second layer.': dict(draws=2),
+    'The optimiser of the loop is SGD, not AdamW.': dict(adam=True)})
 
 # %% ../nbs/19_exercises.ipynb #curve
 _VERDICTS = {'A': 'rate too low', 'B': 'val leaked', 'C': 'overfits', 'D': 'rate too high'}
@@ -1576,14 +1690,14 @@ _HOW_TO_TELL = {
     'rate too high': 'with too high a rate the losses leap about and do not fall.'}
 
 def _verdict(run, moved=None):
-    "What is the matter with one of four runs; `moved`, runs whose verdicts have changed places."
+    "What is the matter with one of four runs; `moved`, a wrong reading of all four."
     return (moved or _VERDICTS)[run]
 
 def _misread():
-    "Every wrong order of the four verdicts, with what would be seen if they were right."
+    "Every wrong reading of the four runs, with what would be seen if it were right."
     mistakes = {}
-    for order in itertools.permutations(_VERDICTS.values()):
-        moved = dict(zip(_VERDICTS, order))
+    for reading in itertools.product(_VERDICTS.values(), repeat=len(_VERDICTS)):
+        moved = dict(zip(_VERDICTS, reading))
         wrong = [run for run in moved if moved[run] != _VERDICTS[run]]
         if wrong:
             hint = ' '.join(f'{run} is not {moved[run]!r}: {_HOW_TO_TELL[moved[run]]}'

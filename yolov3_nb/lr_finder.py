@@ -18,7 +18,7 @@ from .data import InputError
 
 # %% ../nbs/07_lr_finder.ipynb #lr_ramp
 SKIP = 10    # the first points of a curve, whose average is still noisy, are left out
-FEWEST = 30  # and on the 20 that are left at least, a slope can be seen
+FEWEST = 30  # at least 20 points are then left, on which a slope can be seen
 
 def lr_ramp(
     min_lr:float=1e-5, # the first rate
@@ -29,7 +29,7 @@ def lr_ramp(
     "Return the rates of a range test; `InputError` for a ramp that cannot be."
     if not 0 < min_lr < max_lr < math.inf:
         raise InputError(f'A ramp climbs from min_lr to max_lr, both above 0, '
-                         f'not from {min_lr:g} to {max_lr:g}: mend them.')
+                         f'not from {min_lr:g} to {max_lr:g}: correct them.')
     if steps < FEWEST:
         raise InputError(f'{steps} steps are too few for a range test: '
                          f'take {FEWEST} or more; 100 is usual.')
