@@ -1618,8 +1618,8 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     'Of several that are equally good the highest score is wanted.': dict(last=True),
     'Detections of equal score are shown together: count them all before you ask.':
         dict(alone=True),
-    'Detections of equal score are shown together: count them all before you ask. (As it is, the '
-    'answer hangs on the order in which `sort` leaves equal scores.)': _unstable,
+    'Detections of equal score are shown together: count them all before you ask. As it is, the '
+    'answer hangs on the order in which `sort` leaves equal scores.': _unstable,
     'Where nothing is hit, precision and recall are 0 and the formula divides 0 by 0: F1 is 0 '
     'there, and `argmax` takes nan for the largest.': _formula,
     'Where nothing is hit, the formula divides 0 by 0. F1 is 0 there, and with k boxes and h hits '
