@@ -1607,6 +1607,7 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .5, .5, .5]), torch.tensor([True, True, False, False]), 2),
     (torch.tensor([.9, .8, .7, .6, .5]), torch.tensor([True, False, False, False, True]), 4),
     (torch.tensor([.8, .4]), torch.tensor([False, False]), 2),
+    (torch.tensor([.9, .6, .3]), torch.tensor([False, True, False]), 2),
     (torch.tensor([.9, .7, .6, .5]), torch.tensor([True, False, False, True]), 2),
     *(((_lot(40, 1, s)[:, 0] * 50).round() / 50, _lot(40, 1, s + 9)[:, 0] < .4, 20)
       for s in range(4))], mistakes={
