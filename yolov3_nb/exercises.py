@@ -1710,14 +1710,16 @@ EXERCISES['08_curve'] = Exercise(_verdict, mistakes=_misread(),
 
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1,
-              first=False, late=False):
+              first=False, late=False, far=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
     taken, out = set(), []
     for row in iou.tolist():
         able = [m for m, v in enumerate(row) if not free or m not in taken]
         best = (next((m for m in able if row[m] >= threshold), None) if first
                 else max(able, key=row.__getitem__, default=None))
-        if best is None or not (row[best] > threshold if strict else row[best] >= threshold):
+        if far and best is not None and difficult[best]:  # a mistake: "difficult" is asked first
+            out.append(hard)
+        elif best is None or not (row[best] > threshold if strict else row[best] >= threshold):
             out.append(0)
         elif difficult[best] and hard is not None and not (late and best in taken):
             out.append(hard)
@@ -1732,6 +1734,12 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
 
 def _lot(n, m, seed):
     return torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
+
+def _needs_an_object(iou, difficult, threshold):
+    "A wrong way: it looks for the best of no objects."
+    if not iou.shape[1]:
+        raise IndexError('there is no object to look at')
+    return _verdicts(iou, difficult, threshold)
 
 def _by_object(iou, difficult, threshold):
     "A wrong way: each object chooses the detection that overlaps it most."
@@ -1748,6 +1756,8 @@ EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     (torch.tensor([[.5, .2]]), torch.tensor([False, False]), .5),
     (torch.tensor([[.9, .1], [.8, .2], [.1, .7]]), torch.tensor([True, False]), .5),
     (torch.tensor([[.6, .9], [.8, .1]]), torch.tensor([False, False]), .5),
+    (torch.tensor([[.3]]), torch.tensor([True]), .5),
+    (torch.zeros(2, 0), torch.zeros(0, dtype=torch.bool), .5),
     *((_lot(6, 3, s), torch.tensor([False, s % 2 == 0, False]), .6) for s in range(6))],
     mistakes={
     'A second detection of the same object is a duplicate, and a duplicate is false: remember '
@@ -1756,6 +1766,10 @@ EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     "object, taken or not.": dict(free=True),
     'A detection that reaches the threshold exactly is near enough: IoU >= threshold.':
         dict(strict=True),
+    'Ask first whether the object is near enough, then whether it is difficult: a box that lies on '
+    'no object is false, whatever is nearest to it.': dict(far=True),
+    'An image may have no object of the class: then every detection is false, and there is no best '
+    'object to ask about.': _needs_an_object,
     'A detection whose object is difficult is ignored, -1; you call it false.': dict(hard=0),
     'You forgot the difficult objects: a detection that looks at one is ignored, -1.':
         dict(hard=None),
@@ -1774,8 +1788,14 @@ def _area_ap(hits, positives, envelope='right', over='positives', steps='hits'):
     if envelope:
         p = [max(p[k:] if envelope == 'right' else p[:k + 1]) for k in range(len(p))]
     total = sum(v for v, h in zip(p, hits) if h or steps == 'all')
-    below = {'positives': positives, 'hits': sum(hits), 'all': len(hits)}[over]
+    below = {'positives': positives, 'hits': sum(hits), 'all': len(hits), 'found': sum(hits)}[over]
+    if over == 'found' and not below:
+        return math.inf  # a student's 0/0: an error in Python
     return total / below if below else 0.
+
+def _over_found(hits, positives):
+    "A wrong way: over the number of hits; 0/0 of tensors is nan where there are none."
+    return _area_ap(hits, positives, over='hits') if bool(hits.any()) else math.nan
 
 def _precision_recall(hits, positives):
     hits = hits.float()
@@ -1799,6 +1819,10 @@ EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     *((_lot(30, 1, s)[:, 0] < .6, 25) for s in range(4))], mistakes={
     'Objects that are never found count, too, with height 0: divide by `positives`, not by the '
     'number of hits.': dict(over='hits'),
+    'Divide by `positives`, not by the number of hits: objects that are never found count, too, '
+    'and where nothing is found you divide by 0.': dict(over='found'),
+    'Divide by `positives`, not by the number of hits: objects that are never found count, too, '
+    'and where nothing is found 0/0 gives nan.': _over_found,
     'You divide by the number of detections. A step is 1 / positives wide.': dict(over='all'),
     'That is the precision at each hit itself. The envelope takes the best precision there *or at '
     'any later hit*.': dict(envelope=None),
@@ -1811,7 +1835,8 @@ EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     'hit.': _eleven})
 
 # %% ../nbs/19_exercises.ipynb #threshold
-def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False):
+def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False,
+                    above=False, over='positives'):
     "The score from which on F1 is best."
     rows = list(zip(scores.tolist(), hits.tolist()))
     if order:
@@ -1819,9 +1844,14 @@ def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, al
     best, at = -1., None
     for k, (s, _) in enumerate(rows, 1):
         shown = [h for t, h in (rows if order and not alone else rows[:k]) if t >= s or not order]
+        if above:  # a mistake: the detections of score s themselves are not shown
+            shown = [h for t, h in rows if t > s]
+        if over == 'hits':
+            positives = max(1, sum(hits.tolist()))
+        n = max(1, len(shown))
         value = {'f1': 2 * sum(shown) / (len(shown) + positives),
-                 'precision': sum(shown) / len(shown), 'recall': sum(shown) / positives,
-                 'product': sum(shown)**2 / len(shown) / positives}[by]
+                 'precision': sum(shown) / n, 'recall': sum(shown) / positives,
+                 'product': sum(shown)**2 / n / positives}[by]
         if value > best + 1e-12 or last and value > best - 1e-12:
             best, at = value, s
     return at
@@ -1835,6 +1865,31 @@ def _place_of_best(scores, hits, positives):
     best = scores[order] == _best_threshold(scores, hits, positives)
     return int(best.nonzero()[0])
 
+def _formula(scores, hits, positives, alone=False):
+    "A wrong way: the formula as it stands, which divides 0 by 0 where nothing is hit."
+    order = scores.argsort(descending=True, stable=True)
+    h = hits[order].cumsum(0).float()
+    k = torch.arange(1, len(scores) + 1)
+    if not alone:  # count all of an equal score
+        shown = scores[order] >= scores[order][:, None]
+        h = (shown & hits[order]).sum(1).float()
+        k = shown.sum(1)
+    p, r = h / k, h / positives
+    return scores[order][(2 * p * r / (p + r)).argmax()].item()
+
+def _formula_by_row(scores, hits, positives):
+    "The same in plain Python: an error where nothing is hit."
+    for s in scores:
+        if not bool(hits[scores >= s].any()):
+            raise ZeroDivisionError
+    return _best_threshold(scores, hits, positives)
+
+def _unstable(scores, hits, positives):
+    "A wrong way: ties cut apart, in the order in which `sort` happens to leave them."
+    order = scores.argsort(descending=True)
+    f1 = 2 * hits[order].cumsum(0) / (torch.arange(1, len(scores) + 1) + positives)
+    return scores[order][f1.argmax()].item()
+
 EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2),
     (torch.tensor([.9, .8, .6, .3]), torch.tensor([True, False, True, True]), 3),
@@ -1842,6 +1897,7 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .5, .5, .5]), torch.tensor([True, True, False, False]), 2),
     (torch.tensor([.9, .8, .7, .6, .5]), torch.tensor([True, False, False, False, True]), 4),
     (torch.tensor([.8, .4]), torch.tensor([False, False]), 2),
+    (torch.tensor([.9, .6, .3]), torch.tensor([False, True, False]), 2),
     (torch.tensor([.9, .7, .6, .5]), torch.tensor([True, False, False, True]), 2),
     *(((_lot(40, 1, s)[:, 0] * 50).round() / 50, _lot(40, 1, s + 9)[:, 0] < .4, 20)
       for s in range(4))], mistakes={
@@ -1853,12 +1909,25 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     'Of several that are equally good the highest score is wanted.': dict(last=True),
     'Detections of equal score are shown together: count them all before you ask.':
         dict(alone=True),
+    'Detections of equal score are shown together: count them all before you ask. As it is, the '
+    'answer hangs on the order in which `sort` leaves equal scores.': _unstable,
+    'Where nothing is hit, precision and recall are 0 and the formula divides 0 by 0: F1 is 0 '
+    'there, and `argmax` takes nan for the largest.': _formula,
+    'Where nothing is hit, the formula divides 0 by 0. F1 is 0 there, and with k boxes and h hits '
+    'it is 2h / (k + positives).': _formula_by_row,
+    'Where nothing is hit, the formula divides 0 by 0; and detections of equal score are shown '
+    'together.': partial(_formula, alone=True),
+    'Detections with a score of at least s are shown, those of score s among them: >=.':
+        dict(above=True),
+    'Recall is the share of all `positives`, also of those that no detection finds; you divide by '
+    'the hits.': dict(over='hits'),
     'That is the best F1 itself. The score from which on it is reached is wanted.': _best_f1,
     'That is the place of the score in the list. The score itself is wanted.': _place_of_best})
 
 # %% ../nbs/19_exercises.ipynb #error-name
 def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
-                swap=False, strict=(), faint=True, fixed=False):
+                swap=False, strict=(), faint=True, fixed=False, inner=False, upto=False,
+                names=None):
     "The type of a false detection."
     if fixed:
         tf, tb = .5, .1
@@ -1867,10 +1936,17 @@ def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicat
         return v > t if exact in strict else v >= t
     tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf),
              'duplicate': near(same, tf), 'both': near(other, tb)}
+    if inner:  # a mistake: tb < same < tf, and > everywhere else
+        tests['location'] = tb < same < tf
+    if upto:  # a mistake: tb <= same <= tf
+        tests['location'] = tb <= same <= tf
     name = next((t for t in ask if tests[t]), 'background')
     if name == 'both' and not faint:
         name = 'background'
+    name = (names or {}).get(name, name)
     return {'location': 'class', 'class': 'location'}.get(name, name) if swap else name
+
+_PAPER = {'location': 'localization', 'class': 'classification'}
 
 EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [
     (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1),
@@ -1884,6 +1960,19 @@ EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [
     'Class is asked before duplicate: a box that lies well on an object of another class, too, '
     'gets the other name.':
         dict(ask=('location', 'duplicate', 'class', 'both')),
+    'Duplicate is asked last of the three: first location, then class, then duplicate, so that a '
+    'box that lies well on an object of another class, too, is a class error.':
+        dict(ask=('duplicate', 'class', 'location', 'both')),
+    'Exactly tb is an overlap, and exactly tf is enough for a hit: only "same < tf" is strict, all '
+    'other comparisons are >= or <=.': dict(strict=('tf', 'tb'), inner=True),
+    'Exactly tf is enough for a hit: the box is no location error any more (same < tf).':
+        dict(upto=True),
+    "Use the short names of the table: 'location' and 'class', not those of the paper.":
+        dict(names=_PAPER),
+    "Use the short names of the table: 'location', 'class' and 'both', not those of the paper.":
+        dict(names=_PAPER | {'both': 'both cls and loc'}),
+    "An object is 'missed', a detection never: one that lies on nothing is 'background'.":
+        dict(names={'background': 'missed'}),
     'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.':
         dict(strict=('tf', 'tb')),
     'Exactly 0.5 is enough for a hit: it is no location error any more, and with another class it '
