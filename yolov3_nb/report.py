@@ -300,7 +300,7 @@ def _plot_curves(
             def draw(ax):
                 _draw_log(ax, log, columns, marker)
                 _finish(ax, title=title, xlabel='step', **labels)
-                ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # no half steps
+                ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))  # no half steps
             panels.append((title, draw))
 
     panel('training loss and its terms', dict(loss='loss', box='box', obj='object',
