@@ -300,7 +300,8 @@ def _plot_curves(
             def draw(ax):
                 _draw_log(ax, log, columns, marker)
                 _finish(ax, title=title, xlabel='step', **labels)
-                ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))  # no half steps
+                whole = MaxNLocator(6, integer=True, min_n_ticks=1)  # there is no half step
+                ax.xaxis.set_major_locator(whole)
             panels.append((title, draw))
 
     panel('training loss and its terms', dict(loss='loss', box='box', obj='object',
