@@ -127,7 +127,7 @@ def split_caption(
     text:str, # Markdown of the text cell below a figure
 )->tuple: # two texts, Markdown: the caption, empty where there is none, and what follows it
     "The words in italics that it begins with, set apart as `.figure-words`, and the rest."
-    found = re.match(r'(\*(?!\*)[^*]+[.?!)]\*)(?=\s|\Z)(.*)', text.lstrip(), re.S)
+    found = re.match(r'(\*(?!\*)[^*]+[.!)]\*)(?=\s|\Z)(.*)', text.lstrip(), re.S)
     if not found:
         return '', text
     return f'::: {{.figure-words}}\n{found[1]}\n:::', found[2].strip()
