@@ -1243,8 +1243,8 @@ EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
     'Without any slot it is 0, as it should be. But divide by the number of images wherever that '
     'is larger than the number of positive slots, not by 1.': dict(by='at least one'),
     'The weight 1.4 comes later: the term is asked for before its λ.': dict(lam=1.4),
-    'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use the '
-    'BCE that takes logits.': dict(ends='log'),
+    'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use '
+    'the BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
     'use the BCE that takes logits.': dict(ends='cut'),
     'That is the sum: divide it by the number of positive slots, or of images.': dict(by='none')})
