@@ -1054,7 +1054,7 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #shapes
 def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False,
-                   joined=False, anchors_first=True, batch=False):
+                   joined=False, anchors_first=True, batch=False, always=None):
     "Shapes of the three outputs for one image."
     out = []
     for stride in (32, 16, 8)[::order]:
@@ -1062,8 +1062,9 @@ def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, sq
         if turned:
             rows, cols = cols, rows
         shape = (3, rows, cols) if anchors_first else (rows, cols, 3)
-        shape = ((1,) if batch else ()) + shape + (five + num_classes,)
-        out.append((3 * (five + num_classes), rows, cols) if joined else shape)
+        numbers = always or five + num_classes
+        shape = ((1,) if batch else ()) + shape + (numbers,)
+        out.append((3 * numbers, rows, cols) if joined else shape)
     return torch.tensor(out)
 
 EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
@@ -1078,16 +1079,18 @@ EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
     'the numbers last.': dict(joined=True),
     'The anchors come before the cells: (3, rows, columns, 5 + classes).':
         dict(anchors_first=False),
-    'The shapes are asked for without the batch axis: four numbers each.': dict(batch=True)})
+    'The shapes are asked for without the batch axis: four numbers each.': dict(batch=True),
+    '25 numbers are right for 20 classes only: there are 5 + num_classes.': dict(always=25)})
 
 # %% ../nbs/19_exercises.ipynb #params
 def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=True,
-                      blocks='all', back=9, leaving=True):
+                      blocks='all', there=1, back=9, leaving=True, reads='nf'):
     "Trainable parameters of one stage of the backbone."
     def conv_block(a, b, kernel):
         return a * b * kernel + norm * (b if leaving else a) + (b if bias else 0)
     middle = nf // 2 if narrow else nf
-    block = conv_block(nf, middle, 1) + conv_block(middle, nf, back)
+    block = (conv_block(nf if reads == 'nf' else ni, middle, there)
+             + conv_block(middle, nf, back))
     return (conv_block(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
 
 EXERCISES['05_params'] = Exercise(_stage_parameters,
@@ -1108,19 +1111,32 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
         dict(narrow=False),
     'You counted a single residual block: there are `depth` of them.': dict(blocks='one'),
     'The second conv block of a residual block is 3×3: nine weights for each pair of channels.':
-        dict(back=1)})
+        dict(back=1),
+    'The first conv block of a residual block is 1×1: one weight for each pair of channels.':
+        dict(there=9),
+    'The residual blocks come after the conv block of stride 2, so nf channels enter them, not ni.':
+        dict(reads='ni')})
 
 # %% ../nbs/19_exercises.ipynb #window
 def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False,
-            edge=False, inside=False):
+            edge=False, inside=False, padded=False, whole=False):
     "First pixel and the one after the last that a cell can see."
     a, b = cell, cell + 1
     for kernel, stride in (reversed(layers) if back else layers):
+        if padded:
+            a = (a - kernel // 2) * stride
+            b = (b - 1 - kernel // 2) * stride + kernel
+            continue
         a = a * stride - (kernel // 2 if pad else 0)
         b = (b if edge else b - 1) * stride - (kernel // 2 if pad else 0) + kernel - edge
     if middle:
         step, field = math.prod(s for _, s in layers), b - a
-        a, b = (cell + .5) * step - field / 2, (cell + .5) * step + field / 2
+        centre = (cell + .5) * step
+        a, b = centre - field / 2, centre + field / 2
+    if whole:
+        step, field = math.prod(s for _, s in layers), b - a
+        centre = cell * step + step // 2
+        a, b = centre - field // 2, centre + field // 2 + (whole == 'odd')
     if inside:
         a = max(a, 0)
     return torch.tensor([a, b - inclusive])
@@ -1137,7 +1153,13 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
     'edge after it through them, and it goes too far with each stride of 2.': dict(edge=True),
     'Positions in the padding count as seen, so the first may be negative.': dict(inside=True),
     'The width is right, the place is not: with stride 2 and a kernel of 3 the window is not '
-    'centred on the cell. Follow both its ends back.': dict(middle=True)})
+    'centred on the cell. Follow both its ends back.': dict(middle=True),
+    'The width is right, the place is not: the middle of the window is the middle of the first '
+    '*pixel* of the cell, not of the cell. Each layer of stride 2 shifts it.': dict(whole='odd'),
+    'The middle of the window is the middle of the first *pixel* of the cell, and a field is an '
+    'odd number of pixels: field // 2 on each side and the middle one.': dict(whole='even'),
+    'The padding belongs to the input of a layer: first multiply by the stride, then take '
+    'kernel // 2 off.': dict(padded=True)})
 
 # %% ../nbs/19_exercises.ipynb #fold
 def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='scaled',
@@ -1145,10 +1167,12 @@ def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='s
     "A convolution's weight and bias that do what it and its batch norm did."
     if root == 'none':
         g = scale
+    elif small == 'after':
+        g = scale / (var.sqrt() + eps)
     else:
         g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
     bias = {'scaled': shift - g * mean, 'bare': shift - mean, 'no': shift,
-            'plus': shift + g * mean}[centre]
+            'plus': shift + g * mean, 'both': (shift - mean) * g}[centre]
     shape = {0: [-1, 1, 1, 1], 1: [1, -1, 1, 1], 3: [-1]}[axis]
     return weight * g.reshape(shape), bias if keep else bias - shift
 
@@ -1164,7 +1188,11 @@ def _fold_cases():
 EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
     'Batch norm divides by the standard deviation: take the root of the variance.':
         dict(root=False),
-    'eps is added to the variance before the root is taken.': dict(small=False),
+    'eps is missing: it is added to the variance before the root is taken.': dict(small=False),
+    'eps is added to the variance *before* the root is taken; you add it to the root.':
+        dict(small='after'),
+    'Only the mean is multiplied by the scale: the shift is added after it, so it stays as it is.':
+        dict(centre='both'),
     'The mean is taken off before the scale is applied, so the bias has the mean times that scale.':
         dict(centre='bare'),
     'The mean has got lost: whatever batch norm took off must come off in the bias.':
@@ -1178,25 +1206,29 @@ EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
     "Batch norm's own shift is missing in the bias.": dict(keep=False)})
 
 # %% ../nbs/19_exercises.ipynb #start
-def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anchors=3, off=True,
-                 log=math.log, pays='log', class_sum=False):
+def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.6), per='box', anchors=3, off=1,
+                 log=math.log, pays='log', class_sum=False, order=1, turned=False):
     "Class and no-object terms of the better form before training, by scale."
     out = []
-    for stride in (32, 16, 8):
-        empty = anchors * (size // stride)**2 - (n_boxes if off else 0)
+    for stride in (32, 16, 8)[::order]:
+        empty = anchors * (size // stride)**2 - off * n_boxes
         each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior),
                 'sign': log(1 - prior)}[pays]
         below = {'box': n_boxes, 'place': empty, 'none': 1}[per]
         out.append((lam[0] * log(num_classes) * (n_boxes if class_sum else 1),
                     lam[1] * empty * each / below))
-    return torch.tensor(out)
+    return torch.tensor(out).flip(1) if turned else torch.tensor(out)
 
 EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
     (32, 20, 1, .01), (416, 20, 5, .01), (160, 3, 2, .2), (96, 80, 4, .001)], mistakes={
-    'The weights are missing: the class term counts five times.': dict(lam=(1., 1.)),
+    'The weights are missing: 5 for the class and 1.6 for no-object.': dict(lam=(1., 1.)),
+    'The weight of the class is missing: it counts five times.': dict(lam=(1., 1.6)),
+    'The coarsest grid comes first: strides 32, 16, 8.': dict(order=-1),
+    'The class comes first in each row, and then no-object.': dict(turned=True),
+    'On each grid an object has *one* positive slot: take the boxes off once.': dict(off=3),
     'These are means over the empty slots. The better form takes the sum, and divides it by the '
     'number of boxes.': dict(per='place'),
-    'The weight of no-object is 1 here, and not the 1.6 of the chapter.': dict(lam=(5., 1.6)),
+    'The weight of no-object is missing: it counts 1.6 times.': dict(lam=(5., 1.)),
     'What the empty slots pay is added up, and then divided by the number of boxes.':
         dict(per='none'),
     'The class term is divided by the number of boxes, too: as many pay, so the mean is ln C.':
@@ -1204,7 +1236,7 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
     'The sign: ln(1 - prior) is negative, and a slot pays -ln(1 - prior).': dict(pays='sign'),
     'Each cell has three slots, one for each anchor.': dict(anchors=1),
     'The positive slots pay no no-object term: take the boxes off the number of slots.':
-        dict(off=False),
+        dict(off=0),
     'The natural logarithm is meant: math.log.': dict(log=math.log10),
     'An empty slot pays -ln(1 - prior), which is nearly the prior, but not quite.':
         dict(pays='linear'),
@@ -1222,7 +1254,10 @@ def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='call
         if k == -1 and ignored == 'out':
             continue
         calls, hits, full = calls + call, hits + (call and k != 0), full + (k == 1)
-    below = {'calls': calls, 'full': full, 'all': len(kind)}[of]
+    if of == 'empty':
+        hits = calls - hits
+    counted = int((kind != -1).sum())
+    below = {'full': full, 'all': len(kind), 'counted': counted}.get(of, calls)
     return hits / below * (100 if percent else 1) if below else none
 
 def _quiet_share(logits, kind, t):
@@ -1249,6 +1284,11 @@ EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
     'that call are asked.': _quiet_share,
     'Where nothing calls there is no share: nan, and not 0.': dict(none=0.),
     'You divide by all slots: only those that call are asked.': dict(of='all'),
+    'You divide by all slots that count: only those that call are asked.': dict(of='counted'),
+    'That is the share of *empty* slots among those that call. The others are asked for.':
+        dict(of='empty'),
+    'The threshold is an argument: use t, and not 0.05.':
+        lambda z, k, t: _alarm_precision(z, k, .05),
     'The answer is wanted in percent.': dict(percent=False),
     'A slot calls when its objectness is *above* t.': dict(strict=False)})
 
@@ -1273,11 +1313,15 @@ EXERCISES['06_best'] = Exercise(_best_objectness, cases=lambda: [
     'You weight the share but leave the rest as it was: a share of 1 must give 1.':
         lambda s, a, b: s * a / b,
     'Divide by both weighted parts together: a share of 1 must give 1.': lambda s, a, b: s
-    * a / (a + b)})
+    * a / (a + b),
+    'The share of the empty ones is 1 - s: it belongs to b, below the line.':
+        lambda s, a, b: s * a / (s * a + b),
+    'That is the probability of an empty slot: the positive part belongs above the line.':
+        lambda s, a, b: (1 - s) * b / (s * a + (1 - s) * b)})
 
 # %% ../nbs/19_exercises.ipynb #focal
 def _focal_loss(logits, target, gamma, alpha, balance='both', focus='right', mean=False,
-                ends='soft'):
+                ends='soft', power=True, sign=1):
     "Focal loss of each slot, as Lin et al. define it, for targets 0 and 1."
     out = []
     for z, y in zip(logits.tolist(), target.tolist()):
@@ -1294,9 +1338,16 @@ def _focal_loss(logits, target, gamma, alpha, balance='both', focus='right', mea
         p = {'right': right, 'wrong': 1 - right, 'object': right if y else 1 - right}[focus]
         weight = {'both': alpha if y else 1 - alpha, 'one': alpha,
                   'turned': 1 - alpha if y else alpha, 'no': 1.}[balance]
-        out.append(weight * (1 - p)**gamma * bce)
+        if ends == 'clamp':
+            q = torch.tensor(s).sigmoid().clamp(1e-7, 1 - 1e-7).item()
+            bce, p = -math.log(q), q
+        if ends == 'twice':
+            bce = F.binary_cross_entropy_with_logits(torch.tensor(z).sigmoid(),
+                                                     torch.tensor(float(y))).item()
+        factor = {True: (1 - p)**gamma, False: gamma * (1 - p), 'no': 1.}[power]
+        out.append(sign * weight * factor * bce)
     out = torch.tensor(out)
-    return out.mean() if mean else out
+    return {False: out, True: out.mean(), 'sum': out.sum()}[mean]
 
 EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     (torch.tensor([0.]), torch.tensor([1.]), 2., .25),
@@ -1314,13 +1365,22 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'Upside down: the factor is (1 - p)^gamma, with p the probability of what is right. Yours '
     'makes easy slots dear.': dict(focus='wrong'),
     'One number for each slot: the mean comes later.': dict(mean=True),
+    'One number for each slot: the sum comes later.': dict(mean='sum'),
+    'The sign: ln p is negative, and a slot pays -ln p times its factors.': dict(sign=-1),
+    'gamma is an exponent: (1 - p)**gamma.': dict(power=False),
+    'The factor (1 - p)^gamma is missing: without it nothing is focal.': dict(power='no'),
+    'Two sigmoids: the BCE that takes logits has one of its own, so give it the logits.':
+        dict(ends='twice'),
+    'You keep the sigmoid away from 0 and 1, and so a slot that is surely wrong pays too little: '
+    'use the BCE that takes logits.': dict(ends='clamp'),
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use '
     'softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
     'use the BCE that takes logits.': dict(ends='cut')})
 
 # %% ../nbs/19_exercises.ipynb #term
-def _objectness_term(logits, iou, images, target='iou', squared=False, both=True, by='larger'):
+def _objectness_term(logits, iou, images, target='iou', squared=False, both=True, by='larger',
+                    lam=1., ends='soft'):
     "What the positive slots of one grid pay for their objectness, before lambda."
     total = 0.
     for z, u in zip(logits.tolist(), iou.tolist()):
@@ -1328,13 +1388,18 @@ def _objectness_term(logits, iou, images, target='iou', squared=False, both=True
         p = 1 / (1 + math.exp(-z))
         right = math.log1p(math.exp(-abs(z))) + max(-z, 0)  # -ln p
         wrong = right + z                                   # -ln(1 - p)
-        if squared:
+        if ends == 'log':
+            p = torch.tensor(z).sigmoid()
+            total += -(u * p.log() + (1 - u) * (1 - p).log()).item()
+        elif ends == 'cut':
+            total += F.binary_cross_entropy(torch.tensor(z).sigmoid(), torch.tensor(u)).item()
+        elif squared:
             total += (p - u)**2
         else:
             total += u * right + ((1 - u) * wrong if both else 0)
     below = {'larger': max(len(logits), images), 'slots': len(logits), 'images': images,
-             'none': 1}[by]
-    return torch.tensor(total / below if below else math.nan)
+             'none': 1, 'at least one': max(1, len(logits))}[by]
+    return torch.tensor(lam * total / below if below else math.nan)
 
 EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
     (torch.tensor([0.]), torch.tensor([1.]), 1),
@@ -1351,6 +1416,13 @@ EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
     'slot at all, the mean would be nan.': dict(by='slots'),
     'Divide by the number of positive slots, unless there are more images than that.':
         dict(by='images'),
+    'Without any slot it is 0, as it should be. But divide by the number of images wherever that '
+    'is larger than the number of positive slots, not by 1.': dict(by='at least one'),
+    'The weight 1.4 comes later: the term is asked for before its λ.': dict(lam=1.4),
+    'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use '
+    'the BCE that takes logits.': dict(ends='log'),
+    'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
+    'use the BCE that takes logits.': dict(ends='cut'),
     'That is the sum: divide it by the number of positive slots, or of images.': dict(by='none')})
 
 # %% ../nbs/19_exercises.ipynb #place
