@@ -40,6 +40,46 @@ function contrast() {  // WCAG 2.2, 1.4.3: 4.5 to 1; 3 to 1 for large text. One 
   }
 }
 
+function signs() {  // icons: 3 to 1 (1.4.11)
+  for (const e of document.querySelectorAll('i.bi')) {
+    const back = ground(e.parentElement);
+    if (!back || !e.checkVisibility({visibilityProperty: true, opacityProperty: true})) continue;
+    const ink = numbers(getComputedStyle(e, '::before').color);
+    for (let p = e; p; p = p.parentElement) ink[3] *= +getComputedStyle(p).opacity;
+    const [a, b] = [light(over(ink, back)), light(back)], ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 3) bad.push(`contrast ${ratio.toFixed(2)} of an icon: ${name(e)}`);
+  }
+}
+
+function small() {  // words of a drawing that has shrunk with its page
+  for (const e of document.querySelectorAll('main svg text')) {
+    const size = parseFloat(getComputedStyle(e).fontSize) * (e.getScreenCTM()?.a ?? 1);
+    if (size && size < 8 && e.checkVisibility()) return bad.push(`letters of ${size.toFixed(1)} pixels: ${name(e)}${words(e)}`);
+  }
+}
+
+function formulas() {  // a desk has room for them; on a phone they scroll
+  if (width < 1000) return;
+  for (const e of document.querySelectorAll('main .katex-display'))
+    if (e.scrollWidth > e.clientWidth + 1) bad.push(`a formula is cut:${words(e)}`);
+}
+
+const sheets = new Map();  // how white a figure is
+function glaring() {  // figures that stand in the dark on white paper
+  return [...document.querySelectorAll('.cell-output-display img')].filter(img => {
+    if (!img.complete || !img.naturalWidth || /invert/.test(getComputedStyle(img).filter) || img.matches('.with-photographs')) return;
+    if (!sheets.has(img)) {
+      const canvas = Object.assign(document.createElement('canvas'), {width: 64, height: 64}), context = canvas.getContext('2d', {willReadFrequently: true});
+      context.drawImage(img, 0, 0, 64, 64);
+      const pixels = context.getImageData(0, 0, 64, 64).data;
+      let white = 0;
+      for (let i = 0; i < pixels.length; i += 4) white += pixels[i + 3] < 128 || Math.min(pixels[i], pixels[i + 1], pixels[i + 2]) > 228;
+      sheets.set(img, white / 4096);
+    }
+    return sheets.get(img) > .3;
+  });
+}
+
 function once() {
   for (const i of document.images) if (!i.getAttribute('alt')) bad.push(`no words for the picture ${name(i)} in ${name(i.parentElement)}`);
   for (const i of document.images) if (i.complete && !i.naturalWidth && i.src.startsWith(location.origin)) bad.push(`no picture: ${i.src.slice(0, 80)}`);
@@ -59,7 +99,9 @@ const started = performance.now();
   if ((dark !== (scheme === 'dark') || Boolean(document.querySelector(':is(html, body).quarto-dark')) !== dark) && performance.now() - started < 20000)
     return setTimeout(ready, 20);
   if (dark !== (scheme === 'dark')) bad.push(`does not turn ${scheme}`);
-  overflow(); contrast();
+  if (dark && glaring().length && performance.now() - started < 3000) return setTimeout(ready, 50);  // its dark form is being made
+  if (dark) for (const img of glaring()) bad.push(`a figure glares in the dark: ${img.alt.slice(0, 60)}`);
+  overflow(); contrast(); signs(); small(); formulas();
   if (first) once();
   done([bad, first ? prose() : '']);
 })();

@@ -162,7 +162,10 @@ def test_a_page_after_nbdev_and_the_processor(monkeypatch):
             assert '```' not in ''.join(cell['outputs'][0]['data']['text/markdown'])
     # what a chapter asks and what a figure shows are marked, for styles.css
     assert len(re.findall(r'^::: {.predict}$', text, re.M)) > 9
-    assert re.search(r'^::: {.figure-words}\n\*.+\*\n:::$', text, re.M)
+    captions = [i for i, c in enumerate(cells) if c['source'].startswith('::: {.figure-words}')]
+    marked = re.compile(r'::: {.figure-words}\n\*.+\*\n:::', re.S)
+    assert captions and all(marked.fullmatch(cells[i]['source']) for i in captions)
+    assert all(cells[i - 1].get('outputs') for i in captions)  # directly below what it describes
     assert all(c['id'].startswith('cell-') for c in cells)
     figures = [c['source'] for c in cells
                if any(k.startswith('image/') for o in c.get('outputs', ())

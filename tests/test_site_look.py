@@ -1,4 +1,5 @@
 "Every page of the site in a real browser, on a desk and on a phone, by light and in the dark."
+import base64
 import functools
 import http.server
 import importlib.util
@@ -93,6 +94,10 @@ GOOD = ('<html><head><title>x</title><link rel="icon" '
     ('<img src="lost.png" alt="lost">', 'console: .*404'),
     ('<script>oops()</script>', 'console: .*oops'),
     ('<p style="color: #999">pale</p>', 'contrast 2.8'),
+    ('<style>i::before { content: "*"; color: #bbb }</style><i class="bi"></i>', 'of an icon'),
+    ('<svg viewBox="0 0 900 90" width="300"><text y="40" font-size="13">x</text></svg>',
+     'letters of 4.3 pixels'),
+    ('<p>it sorts _mistakes</p>', 'a private name shows'),
     ('<p>see [boxes](boxes.html)</p>', 'a link shows'),
     ('<p>| --- | --- |</p>', 'a table shows')])
 def test_it_sees(browser, module, tmp_path, bad, said):
@@ -144,9 +149,38 @@ def test_styles_fit_quartos_structure(browser, module, quarto_page):
     browser.execute_script('document.querySelector("#nms").scrollIntoView()')
     assert box('#nms h3')['top'] >= box('#quarto-header')['bottom']
 
+CUT = ('<div class="katex-display" style="overflow-x: auto; width: 99px">'
+       '<div style="width: 300px">x = y</div></div>')
+
+@pytest.mark.parametrize('bad, view, said', [
+    (CUT, (1280, 800, 'light'), 'a formula is cut'), (CUT, (390, 844, 'light'), None),
+    ('<div class="cell-output-display"><img alt="a plot" src="{}"></div>', (390, 844, 'dark'),
+     'a figure glares in the dark: a plot'),
+    ('<div class="cell-output-display"><img alt="a plot" style="filter: invert(1)" src="{}"></div>',
+     (390, 844, 'dark'), None)])
+def test_it_sees_in_one_view(browser, module, tmp_path, bad, view, said):
+    "A formula that is cut counts on a desk, a white figure in the dark."
+    import io
+    from PIL import Image
+    file = io.BytesIO()
+    Image.new('RGB', (90, 60), 'white').save(file, 'PNG')
+    shown = bad.replace('{}', f'data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}')
+    page = GOOD.format(shown)
+    if view[2] == 'dark':
+        page = page.replace('<body>', '<body class="quarto-dark" style="background: #222; '
+                            'color: #fff">')
+    (tmp_path/'x.html').write_text('<!doctype html><meta charset="utf-8"><meta name="viewport" '
+                                   f'content="width=device-width">{page}', encoding='utf-8')
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0),
+                                         functools.partial(module.Handler,
+                                                           directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        problems = look(browser, module, f'http://127.0.0.1:{server.server_port}/x.html', [view])
+        server.shutdown()
+    assert any(said in p for p in problems) if said else problems == []
+
 def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_path):
     "The script of _quarto.yml tells them apart by how much of a figure is white paper."
-    import base64
     import io
     import yaml
     from PIL import Image, ImageDraw
@@ -154,6 +188,9 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
     wait = WebDriverWait(browser, 30, poll_frequency=.05)
     plot = Image.new('RGB', (400, 200), 'white')
     ImageDraw.Draw(plot).line([(10, 190), (200, 20), (390, 150)], fill='#0072b2', width=4)
+    bars = Image.new('RGB', (400, 200), 'white')  # little of the paper is left
+    for y in range(8, 190, 10):
+        ImageDraw.Draw(bars).rectangle((60, y, 380, y + 5), fill='#0072b2')
     photographs = Image.new('RGB', (400, 200), 'white')  # two on one sheet
     for x in (5, 205):
         photographs.paste((90, 140, 60), (x, 5, x + 190, 195))
@@ -165,8 +202,10 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
     script = yaml.safe_load((ROOT/'_quarto.yml').read_text(
         encoding='utf-8'))['format']['html']['include-after-body'][0]['text']
     figures = ''.join(f'<div class="cell-output-display">{tag(i, n)}</div>'
-                      for i, n in ((plot, 'plot'), (photographs, 'photographs'),
+                      for i, n in ((plot, 'plot'), (bars, 'bars'),
+                                   (photographs, 'photographs'),
                                    (plot.resize((900, 200)), 'strip')))
+    figures += '<p><code id="option">run --start voc</code></p>'
     figures += '<pre id="long" style="width: 9em; overflow-x: auto">a line that is cut off</pre>'
     (tmp_path/'styles.css').write_bytes((ROOT/'nbs'/'styles.css').read_bytes())
     (tmp_path/'x.html').write_text(f'<!doctype html><link rel="stylesheet" href="styles.css"><body '
@@ -178,7 +217,7 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
         threading.Thread(target=server.serve_forever, daemon=True).start()
         browser.get(f'http://127.0.0.1:{server.server_port}/x.html')
         look = 'return getComputedStyle(document.getElementById(arguments[0])).filter'
-        filters = [browser.execute_script(look, name) for name in ('plot', 'photographs')]
+        filters = [browser.execute_script(look, name) for name in ('plot', 'bars', 'photographs')]
         def photographs():
             "What is seen of them, once their paper at the edge is dark."
             png = browser.find_element('id', 'photographs').screenshot_as_png
@@ -186,13 +225,15 @@ def test_plots_turn_dark_and_of_photographs_only_the_paper(browser, module, tmp_
             w, h = shown.size
             return max(shown.getpixel((w//200, h//2))) < 60 and shown
         shown = wait.until(lambda _: photographs())
+        whole = [e.text for e in browser.find_elements('css selector', '#option .whole')]
         cut = browser.find_element('id', 'long').get_attribute('class')
         strips = [e.get_attribute('id') for e in browser.find_elements('css selector', '.strip')]
         browser.execute_script('document.getElementById("long").scrollLeft = 999')
         wait.until(lambda _: browser.find_element('id', 'long').get_attribute('class') == '')
         server.shutdown()
     browser.get_log('browser')
-    assert 'invert' in filters[0] and 'invert' not in filters[1], filters
+    assert ['invert' in f for f in filters] == [True, True, False], filters
+    assert whole == ['--start']  # and does not break behind its dashes
     w, h = shown.size
     red, green, blue = shown.getpixel((w//4, h//2))
     assert green > red + 20 > blue  # and the photograph is green, as it was
@@ -222,6 +263,36 @@ def test_a_page_needs_no_other_host(browser, module, address):
     if not (module.config().doc_path/'site_libs'/'katex').is_dir():
         pytest.skip('npm could not fetch KaTeX when this site was built')
     assert found['math'] > 10 and found['raw'] == 0
+
+def test_tables_of_figures_can_be_read_on_a_phone(browser, address):
+    "A figure stands in one line; the table scrolls."
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
+                            dict(width=PHONE[0], height=PHONE[1], deviceScaleFactor=1, mobile=True))
+    browser.get(f'{address}records.html')
+    lines = browser.execute_script("""
+        const cells = [...document.querySelectorAll('.records td:nth-child(2)')];
+        return cells.map(td => {
+          const range = document.createRange();
+          range.selectNodeContents(td);
+          return range.getClientRects().length;
+        })""")
+    browser.get_log('browser')
+    assert len(lines) > 20 and set(lines) == {1}
+
+def test_no_line_of_code_on_the_first_page_wraps(browser, address):
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
+                            dict(width=DESK[0], height=DESK[1], deviceScaleFactor=1, mobile=False))
+    browser.get(f'{address}index.html')
+    blocks = browser.execute_script("""
+        return [...document.querySelectorAll('main pre > code')].map(code => {
+          const tall = code.getBoundingClientRect().height;
+          const lines = code.textContent.trimEnd().split('\\n').length;
+          code.style.whiteSpace = 'pre';
+          return [lines, tall, code.getBoundingClientRect().height];
+        })""")
+    browser.get_log('browser')
+    assert len(blocks) > 4 and max(lines for lines, *_ in blocks) > 5
+    assert [b for b in blocks if b[1] > b[2] + 1] == []
 
 def test_the_head_and_the_questionnaire_of_a_chapter(browser, address):
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',

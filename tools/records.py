@@ -55,6 +55,8 @@ def row(name, r):
     return f"| {' | '.join(cells)} |"
 
 
+# styles.css keeps the figures of such a table in one line each
+TABLE = '::: {{.records}}\n\n{}\n\n:::\n'
 HEAD = ('| mAP@0.5 | class / no-object / object, % | minutes | images seen | device | network '
         '| run |\n| ---: | --- | ---: | ---: | --- | --- | --- |')
 LADDER = """| recipe | mAP@0.5, validation | class / object, % | seeds | core minutes a run |
@@ -72,13 +74,13 @@ def ladder(name):
         return ''
     r = json.loads(file.read_text(encoding='utf-8'))
     made = f"`{r['command']}` ([file]({BLOB}/{name}.json)), {device(r)}"
-    lines = [f'\n### {name}\n\n{made}\n', LADDER]
+    lines = [LADDER]
     for rung in r['rungs']:
         accuracies = ' / '.join(f'{mean(rung[k]):.1f}' for k in ('class_acc', 'obj_acc'))
         cells = [rung['name'], f"{mean(rung['map50']):.3f}", accuracies, str(len(rung['seeds'])),
                  f"{mean(rung['cpu_minutes']):.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    return '\n'.join(lines) + '\n'
+    return f'\n### {name}\n\n{made}\n\n' + TABLE.format('\n'.join(lines))
 
 
 def budget():
@@ -130,8 +132,9 @@ def tables():
     for test, title in TESTS.items():
         own = [(n, r) for n, r in rows.items() if r['data'].get('test') == test]
         own.sort(key=lambda item: -item[1]['metrics']['map50'])
-        parts.append('\n'.join([f'\n## {title}\n', HEAD, *(row(*item) for item in own), '']))
-    parts += [BUDGET, budget() + '\n']
+        lines = [HEAD, *(row(*item) for item in own)]
+        parts.append(f'\n## {title}\n\n' + TABLE.format('\n'.join(lines)))
+    parts += [BUDGET, TABLE.format(budget())]
     parts += ['\n## Short runs, rung by rung\n\nEach rung adds one change to the recipe before '
               'it, and is measured on validation images after a few epochs. Compare rungs of one '
               'ladder only.\n', ladder('ladder_toy'), ladder('ladder_voc')]

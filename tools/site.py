@@ -38,7 +38,9 @@ MARKUP = {'a directive': re.compile(r'^\s*#\| ?\w', re.M), 'a shortcode': re.com
           'emphasis': re.compile(r'(?<![\w*])\*{1,2}\w|\w[.,;:]?\*{1,2}(?![\w*])'),
           'a table': re.compile(r'\|\s*:?---'), 'a code fence': re.compile(r'```'),
           'a role': re.compile(r'(?<!\S):[a-z]+:(?!\w)'),
-          'an inner name': re.compile(r'<locals>'), 'a linked name': re.compile(r'\[`[^`\]]+`\]\(')}
+          'an inner name': re.compile(r'<locals>'),
+          'a private name': re.compile(r'(?<!\S)_[a-z]\w*'),
+          'a linked name': re.compile(r'\[`[^`\]]+`\]\(')}
 KATEX = 'katex@0.16.11'
 KATEX_SHA512 = ('RQrI8rlHY92OLf3rho/Ts8i/XvjgguEjOkO1BEXcU3N8BqPpSzBNwV/G0Ukr+P/l'
                 '3ivvJUE/Fa/CwbS6HesGNQ==')

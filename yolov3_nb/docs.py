@@ -7,6 +7,7 @@ __all__ = ['WORDS_A_MINUTE', 'LINES_A_MINUTE', 'caption', 'entries', 'CoursePage
 
 # %% ../nbs/29b_docs.ipynb #imports-export
 import ast
+import copy
 import json
 import re
 from pathlib import Path
@@ -76,13 +77,27 @@ def _text(cell):
 def _is_prose(cell):
     return cell['cell_type'] == 'markdown'
 
+def _caption_cell(
+    cells:list, # of a notebook
+    i:int, # the cell with the figure
+)->int|None: # its place in `cells`
+    "Where the caption of a figure can stand: the next text cell, where only checks come before it."
+    for k in range(i + 1, len(cells)):
+        source = _text(cells[k])
+        if _is_prose(cells[k]):
+            return k
+        checks = re.search(r'\b(?:assert|test_)', source)
+        makes = cells[k].get('outputs') or re.search(r'^(?:#\||def )', source, re.M)
+        if source.strip() and (makes or not checks):
+            return None
+
 def caption(
     cells:list, # of a notebook
     i:int, # the cell with the figure
 )->str: # plain text
     "What a figure shows: its caption, or the heading that it stands under."
-    after = next((c for c in cells[i + 1:] if _is_prose(c) or _text(c).strip()), None)
-    words = _text(after).lstrip() if after and _is_prose(after) else ''
+    k = _caption_cell(cells, i)
+    words = _text(cells[k]).lstrip() if k else ''
     italics = re.match(r'\*(?!\*)(.+?)\*(?!\*)', words, re.S)
     before = [_text(c) for c in cells[i::-1] if _is_prose(c)]
     headings = [h for text in before for h in re.findall(r'^#+ (.+)', text, re.M)[::-1]]
@@ -108,16 +123,14 @@ def mark_questions(
         return text
     return '\n\n'.join(map(mark, re.split(r'\n\n|\n(?=<details)', text)))
 
-def mark_caption(
+def split_caption(
     text:str, # Markdown of the text cell below a figure
-)->str: # Markdown
-    "Set the words in italics that it begins with apart, as `.figure-words`."
-    found = re.match(r'(\*(?!\*)[^*]+[.?!)]\*)(?=\s|\Z)(.*)', text.lstrip(), re.S)
+)->tuple: # two texts, Markdown: the caption, empty where there is none, and what follows it
+    "The words in italics that it begins with, set apart as `.figure-words`, and the rest."
+    found = re.match(r'(\*(?!\*)[^*]+[.!)]\*)(?=\s|\Z)(.*)', text.lstrip(), re.S)
     if not found:
-        return text
-    words = found[1]
-    rest = found[2].strip()
-    return '\n\n'.join(filter(None, [f'::: {{.figure-words}}\n{words}\n:::', rest]))
+        return '', text
+    return f'::: {{.figure-words}}\n{found[1]}\n:::', found[2].strip()
 
 _LONG = 25  # lines of a definition that a workshop folds
 
@@ -325,20 +338,40 @@ class CoursePages:
         if cell['cell_type'] == 'raw':
             return front_matter(cell['source'], self.path)
         if _is_prose(cell):
-            return own_badges(mark_head(mark_questions(mend(cell['source']))))
+            text = mend(cell['source']).replace('→ [', '→\u00a0[')  # an arrow stays with its link
+            return own_badges(mark_head(mark_questions(text)))
         return fold_imports(fold_long(cell['source'], self.path))
 
     def describe_figures(self):
         "Give each figure a text, and mark its caption."
-        for i, cell in enumerate(self.nb.cells):
+        for i in reversed(range(len(self.nb.cells))):
+            cell = self.nb.cells[i]
             kinds = [kind for o in cell.get('outputs', ()) for kind in o.get('data', ())]
             is_figure = any(kind.startswith('image/') for kind in kinds)
             if is_figure and 'fig-alt' not in cell['source']:
                 words = json.dumps(caption(self.nb.cells, i), ensure_ascii=False)
                 cell['source'] = f"#| fig-alt: {words}\n{cell['source']}"
-            below = self.nb.cells[i + 1:i + 2]
-            if is_figure and below and _is_prose(below[0]):
-                below[0]['source'] = mark_caption(below[0]['source'])
+            if is_figure or self.shows_html(cell):
+                self.bring_caption(i)
+
+    def shows_html(self, cell): # after `raw_html`
+        "Whether a cell shows a table or a figure that moves."
+        shown = [o['data'].get('text/markdown', '') for o in cell.get('outputs', ()) if 'data' in o]
+        return any('{=html}' in ''.join(text) for text in shown)
+
+    def bring_caption(self, i): # the cell with a figure or a table
+        "Set the caption apart, directly below what it describes."
+        if not (k := _caption_cell(self.nb.cells, i)):
+            return
+        below = self.nb.cells[k]
+        words, rest = split_caption(below['source'])
+        if not words:
+            return
+        own = copy.deepcopy(below)
+        own['id'] = f"{below['id'][:58]}-words"
+        own['source'] = words
+        below['source'] = rest
+        self.nb.cells.insert(i + 1, own)
 
 # %% ../nbs/29b_docs.ipynb #chapter_card
 WORDS_A_MINUTE = 150

@@ -215,7 +215,7 @@ def diagnose(
     dets:dict, # detections: image, boxes, labels, scores; anybody's
     gts:dict, # ground truths: image, boxes, labels, difficult
     class_names:tuple, # C names
-    score_threshold:float=0.001, # for AP proper: nearly every box counts
+    score_threshold:float=0.001, # for AP by its definition: nearly every box counts
     compare_at:float=0.05, # for all other figures; confusions start at 0.25
 ) -> dict: # APs at `compare_at`, as `…_001` at `score_threshold`; `tide`, `confusion` and others
     "All figures of a list of detections: APs, errors and their price, confusions, calibration."

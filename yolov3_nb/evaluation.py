@@ -94,23 +94,6 @@ def _rank_within(key):
     rank = torch.arange(len(key), device=key.device) - torch.searchsorted(ordered, ordered)
     return torch.empty_like(rank).scatter(0, order, rank)
 
-# %% ../nbs/09_evaluation.ipynb #claims
-def _nearest_of_each(d, iou):
-    "Of pairs of a detection with something (P,), the one with the best IoU for each detection."
-    by_iou = iou.argsort(descending=True, stable=True)
-    by_detection = by_iou[d[by_iou].argsort(stable=True)]  # in each group, best IoU first
-    return by_detection[_first_of_run(d[by_detection])]
-
-def _claims(d, g, iou, scores):
-    """Each detection's best object, and whether it is the first to claim it.
-
-    Takes pairs of a detection and a ground truth with their IoU (P,), and all scores (N,)."""
-    looks_at = _nearest_of_each(d, iou)
-    rank = scores.argsort(descending=True, stable=True).argsort()  # of each detection
-    by_score = looks_at[rank[d[looks_at]].argsort()]
-    by_object = by_score[g[by_score].argsort(stable=True)]         # in each group, best score first
-    return d[by_object], g[by_object], iou[by_object], _first_of_run(g[by_object])
-
 # %% ../nbs/09_evaluation.ipynb #check-boxes
 def _refuse(what, boxes, bad, fault):
     "One sentence for the first of the rows (N,) that are `bad`."
@@ -171,6 +154,23 @@ def overlaps(
         near = iou >= min_iou
         found.append((d[near], g[near], iou[near]))
     return tuple(torch.cat(x) for x in zip(*found))
+
+# %% ../nbs/09_evaluation.ipynb #claims
+def _nearest_of_each(d, iou):
+    "Of pairs of a detection with something (P,), the one with the best IoU for each detection."
+    by_iou = iou.argsort(descending=True, stable=True)
+    by_detection = by_iou[d[by_iou].argsort(stable=True)]  # in each group, best IoU first
+    return by_detection[_first_of_run(d[by_detection])]
+
+def _claims(d, g, iou, scores):
+    """Each detection's best object, and whether it is the first to claim it.
+
+    Takes pairs of a detection and a ground truth with their IoU (P,), and all scores (N,)."""
+    looks_at = _nearest_of_each(d, iou)
+    rank = scores.argsort(descending=True, stable=True).argsort()  # of each detection
+    by_score = looks_at[rank[d[looks_at]].argsort()]
+    by_object = by_score[g[by_score].argsort(stable=True)]         # in each group, best score first
+    return d[by_object], g[by_object], iou[by_object], _first_of_run(g[by_object])
 
 # %% ../nbs/09_evaluation.ipynb #match
 def match(
@@ -340,20 +340,6 @@ def accuracies_by_threshold(
     t = torch.arange(1, bins)/bins
     return {'t': t, 'obj_acc': 100*(1 - below[0]), 'noobj_acc': 100*below[1]}
 
-# %% ../nbs/09_evaluation.ipynb #loss-sums
-def _loss_sums(preds, encoded, anchors):
-    "(2, terms, 3): the sum of each term of the loss over its slots, and the number of these slots."
-    terms = original_loss(preds, encoded, anchors)['terms']
-    positive = torch.stack([(target[..., 4] == 1).sum() for target in encoded])
-    empty = torch.stack([(target[..., 4] == 0).sum() for target in encoded])
-    counts = torch.stack([empty if name == 'noobj' else positive for name in terms]).cpu().double()
-    means = torch.stack(list(terms.values())).cpu()
-    return torch.stack([means*counts, counts])
-
-def _precision(name):
-    "The type for autocast that Lightning's name of a precision stands for; None: 32 bits."
-    return {'bf16': torch.bfloat16, '16': torch.float16}.get(str(name).split('-')[0])
-
 # %% ../nbs/09_evaluation.ipynb #predict
 def _original_pixels(dets, target, size):
     "Detections of one image, on the CPU and in pixels of the original image."
@@ -416,9 +402,57 @@ def ap_metrics(
     coco = coco_ap(dets, gts, num_classes)
     found = {'map50': area['map'], 'map50_11pt': points['map'], 'map_coco': coco['map']}
     found |= {f'map_{size}': coco[size] for size in ('small', 'medium', 'large')}
-    by_class = dict(zip(class_names, map(_or_none, area['ap'].tolist())))
-    return {name: _or_none(value) for name, value in found.items()} | {'ap50': by_class}
+    figures = {name: _or_none(value) for name, value in found.items()}
+    figures['ap50'] = {}
+    for name, ap in zip(class_names, area['ap'].tolist()):
+        figures['ap50'][name] = _or_none(ap)
+    return figures
 
+# %% ../nbs/09_evaluation.ipynb #ground-truths
+def ground_truths(
+    dataset, # a `VOCDataset`, or any data set that has `annotation(i)`, or `target(i)`
+) -> dict: # image (M,), boxes (M, 4), labels (M,), difficult (M,)
+    "All objects of a data set; `annotation` has the difficult ones that `target` may leave out."
+    of = dataset.annotation if hasattr(dataset, 'annotation') else dataset.target
+    return flatten([of(i) for i in range(len(dataset))])
+
+# %% ../nbs/09_evaluation.ipynb #evaluate-def
+def evaluate(
+    model, # a `YOLOv3`; left as it was
+    dataset, # a `VOCDataset`; its images are letterboxed, never augmented
+    size:int=None, # side in pixels; the model's own unless told
+    batch_size:int=32, # images at a time
+    workers:int=0, # processes that read images
+    device=None, # where to run; where the model is unless told
+    precision=None, # 'bf16-mixed', '16-mixed' or 32
+    score_threshold:float=0.001, # for AP by its definition: nearly every box counts
+    compare_at:float=0.05, # for the comparable figures
+    iou_threshold:float=0.45, # for NMS
+    max_detections:int=100, # kept an image
+    multi_label:bool=False, # a box may be kept for several classes
+    sync:bool=False, # share the images among all processes of torch.distributed
+    progress:bool=True, # show a bar
+    return_predictions:bool=False, # also what `predict` found
+) -> dict: # accuracies in percent, `loss`, APs at `compare_at`, and as `…_001` at `score_threshold`
+    "Every figure of a detector on a data set, from one pass over its images."
+    _check_dataset(model, dataset)
+    size = size or model.image_size
+    data = DetectionDataset(dataset, test_transform(size), size)
+    shared = sync and dist.is_available() and dist.is_initialized()
+    if shared:
+        data = Subset(data, range(dist.get_rank(), len(data), dist.get_world_size()))
+    loader = DataLoader(data, batch_size, num_workers=workers, collate_fn=collate,
+                        worker_init_fn=worker_init if workers else None)
+    low = min(score_threshold, compare_at)
+    found = predict(model, loader, low, iou_threshold, max_detections, device, precision,
+                    multi_label, progress)
+    if shared:
+        found = _gather(found)
+    gts = ground_truths(dataset)
+    metrics = _all_metrics(found, gts, dataset.classes, compare_at, everything=low < compare_at)
+    return (metrics, found) if return_predictions else metrics
+
+# %% ../nbs/09_evaluation.ipynb #all-metrics
 def _mean_loss(loss):
     "The loss of a data set as if it were one batch; `InputError` where it is no number."
     sums, slots = loss
@@ -442,6 +476,23 @@ def _all_metrics(found, gts, class_names, compare_at, everything):
     figures['n_images'] = found['images']
     figures['by_threshold'] = {k: list(map(_or_none, v.tolist())) for k, v in curves.items()}
     return figures
+
+# %% ../nbs/09_evaluation.ipynb #loss-sums
+def _loss_sums(preds, encoded, anchors):
+    "(2, terms, 3): the sum of each term of the loss over its slots, and the number of these slots."
+    terms = original_loss(preds, encoded, anchors)['terms']
+    positive = torch.stack([(target[..., 4] == 1).sum() for target in encoded])
+    empty = torch.stack([(target[..., 4] == 0).sum() for target in encoded])
+    counts = torch.stack([empty if name == 'noobj' else positive for name in terms]).cpu().double()
+    means = torch.stack(list(terms.values())).cpu()
+    return torch.stack([means*counts, counts])
+
+def _precision(name):
+    "The type for autocast that Lightning's name of a precision stands for; None: 32 bits."
+    bits = str(name).split('-')[0]  # '16-mixed': 16
+    if bits == 'bf16':
+        return torch.bfloat16
+    return torch.float16 if bits == '16' else None
 
 # %% ../nbs/09_evaluation.ipynb #evaluate
 def _gather(found):
@@ -474,49 +525,6 @@ def _listed(names):
     "The first names of a list, for a sentence."
     more = f' and {len(names) - 25} more' if len(names) > 25 else ''
     return ', '.join(names[:25]) + more
-
-def ground_truths(
-    dataset, # a `VOCDataset`, or any data set that has `annotation(i)`, or `target(i)`
-) -> dict: # image (M,), boxes (M, 4), labels (M,), difficult (M,)
-    "All objects of a data set; `annotation` has the difficult ones that `target` may leave out."
-    of = dataset.annotation if hasattr(dataset, 'annotation') else dataset.target
-    return flatten([of(i) for i in range(len(dataset))])
-
-# %% ../nbs/09_evaluation.ipynb #evaluate-def
-def evaluate(
-    model, # a `YOLOv3`; left as it was
-    dataset, # a `VOCDataset`; its images are letterboxed, never augmented
-    size:int=None, # side in pixels; the model's own unless told
-    batch_size:int=32, # images at a time
-    workers:int=0, # processes that read images
-    device=None, # where to run; where the model is unless told
-    precision=None, # 'bf16-mixed', '16-mixed' or 32
-    score_threshold:float=0.001, # for AP proper: nearly every box counts
-    compare_at:float=0.05, # for the comparable figures
-    iou_threshold:float=0.45, # for NMS
-    max_detections:int=100, # kept an image
-    multi_label:bool=False, # a box may be kept for several classes
-    sync:bool=False, # share the images among all processes of torch.distributed
-    progress:bool=True, # show a bar
-    return_predictions:bool=False, # also what `predict` found
-) -> dict: # accuracies in percent, `loss`, APs at `compare_at`, and as `…_001` at `score_threshold`
-    "Every figure of a detector on a data set, from one pass over its images."
-    _check_dataset(model, dataset)
-    size = size or model.image_size
-    data = DetectionDataset(dataset, test_transform(size), size)
-    shared = sync and dist.is_available() and dist.is_initialized()
-    if shared:
-        data = Subset(data, range(dist.get_rank(), len(data), dist.get_world_size()))
-    loader = DataLoader(data, batch_size, num_workers=workers, collate_fn=collate,
-                        worker_init_fn=worker_init if workers else None)
-    low = min(score_threshold, compare_at)
-    found = predict(model, loader, low, iou_threshold, max_detections, device, precision,
-                    multi_label, progress)
-    if shared:
-        found = _gather(found)
-    gts = ground_truths(dataset)
-    metrics = _all_metrics(found, gts, dataset.classes, compare_at, everything=low < compare_at)
-    return (metrics, found) if return_predictions else metrics
 
 # %% ../nbs/09_evaluation.ipynb #mapcallback
 class MAPCallback(Callback):

@@ -1054,7 +1054,7 @@ EXERCISES['04_assign'] = Exercise(_assign, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #shapes
 def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, square=False,
-                   joined=False, anchors_first=True, batch=False):
+                   joined=False, anchors_first=True, batch=False, always=None):
     "Shapes of the three outputs for one image."
     out = []
     for stride in (32, 16, 8)[::order]:
@@ -1062,8 +1062,9 @@ def _output_shapes(height, width, num_classes, order=1, five=5, turned=False, sq
         if turned:
             rows, cols = cols, rows
         shape = (3, rows, cols) if anchors_first else (rows, cols, 3)
-        shape = ((1,) if batch else ()) + shape + (five + num_classes,)
-        out.append((3 * (five + num_classes), rows, cols) if joined else shape)
+        numbers = always or five + num_classes
+        shape = ((1,) if batch else ()) + shape + (numbers,)
+        out.append((3 * numbers, rows, cols) if joined else shape)
     return torch.tensor(out)
 
 EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
@@ -1078,16 +1079,18 @@ EXERCISES['05_shapes'] = Exercise(_output_shapes, cases=lambda: [
     'the numbers last.': dict(joined=True),
     'The anchors come before the cells: (3, rows, columns, 5 + classes).':
         dict(anchors_first=False),
-    'The shapes are asked for without the batch axis: four numbers each.': dict(batch=True)})
+    'The shapes are asked for without the batch axis: four numbers each.': dict(batch=True),
+    '25 numbers are right for 20 classes only: there are 5 + num_classes.': dict(always=25)})
 
 # %% ../nbs/19_exercises.ipynb #params
 def _stage_parameters(ni, nf, depth, norm=2, bias=False, halving=True, narrow=True,
-                      blocks='all', back=9, leaving=True):
+                      blocks='all', there=1, back=9, leaving=True, reads='nf'):
     "Trainable parameters of one stage of the backbone."
     def conv_block(a, b, kernel):
         return a * b * kernel + norm * (b if leaving else a) + (b if bias else 0)
     middle = nf // 2 if narrow else nf
-    block = conv_block(nf, middle, 1) + conv_block(middle, nf, back)
+    block = (conv_block(nf if reads == 'nf' else ni, middle, there)
+             + conv_block(middle, nf, back))
     return (conv_block(ni, nf, 9) if halving else 0) + block * (depth if blocks == 'all' else 1)
 
 EXERCISES['05_params'] = Exercise(_stage_parameters,
@@ -1108,19 +1111,32 @@ EXERCISES['05_params'] = Exercise(_stage_parameters,
         dict(narrow=False),
     'You counted a single residual block: there are `depth` of them.': dict(blocks='one'),
     'The second conv block of a residual block is 3×3: nine weights for each pair of channels.':
-        dict(back=1)})
+        dict(back=1),
+    'The first conv block of a residual block is 1×1: one weight for each pair of channels.':
+        dict(there=9),
+    'The residual blocks come after the conv block of stride 2, so nf channels enter them, not ni.':
+        dict(reads='ni')})
 
 # %% ../nbs/19_exercises.ipynb #window
 def _window(layers, cell, pad=True, back=True, inclusive=False, middle=False,
-            edge=False, inside=False):
+            edge=False, inside=False, padded=False, whole=False):
     "First pixel and the one after the last that a cell can see."
     a, b = cell, cell + 1
     for kernel, stride in (reversed(layers) if back else layers):
+        if padded:
+            a = (a - kernel // 2) * stride
+            b = (b - 1 - kernel // 2) * stride + kernel
+            continue
         a = a * stride - (kernel // 2 if pad else 0)
         b = (b if edge else b - 1) * stride - (kernel // 2 if pad else 0) + kernel - edge
     if middle:
         step, field = math.prod(s for _, s in layers), b - a
-        a, b = (cell + .5) * step - field / 2, (cell + .5) * step + field / 2
+        centre = (cell + .5) * step
+        a, b = centre - field / 2, centre + field / 2
+    if whole:
+        step, field = math.prod(s for _, s in layers), b - a
+        centre = cell * step + step // 2
+        a, b = centre - field // 2, centre + field // 2 + (whole == 'odd')
     if inside:
         a = max(a, 0)
     return torch.tensor([a, b - inclusive])
@@ -1137,7 +1153,13 @@ EXERCISES['05_window'] = Exercise(_window, cases=lambda: [
     'edge after it through them, and it goes too far with each stride of 2.': dict(edge=True),
     'Positions in the padding count as seen, so the first may be negative.': dict(inside=True),
     'The width is right, the place is not: with stride 2 and a kernel of 3 the window is not '
-    'centred on the cell. Follow both its ends back.': dict(middle=True)})
+    'centred on the cell. Follow both its ends back.': dict(middle=True),
+    'The width is right, the place is not: the middle of the window is the middle of the first '
+    '*pixel* of the cell, not of the cell. Each layer of stride 2 shifts it.': dict(whole='odd'),
+    'The middle of the window is the middle of the first *pixel* of the cell, and a field is an '
+    'odd number of pixels: field // 2 on each side and the middle one.': dict(whole='even'),
+    'The padding belongs to the input of a layer: first multiply by the stride, then take '
+    'kernel // 2 off.': dict(padded=True)})
 
 # %% ../nbs/19_exercises.ipynb #fold
 def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='scaled',
@@ -1145,10 +1167,12 @@ def _fold(weight, scale, shift, mean, var, eps, root=True, small=True, centre='s
     "A convolution's weight and bias that do what it and its batch norm did."
     if root == 'none':
         g = scale
+    elif small == 'after':
+        g = scale / (var.sqrt() + eps)
     else:
         g = scale / ((var + eps if small else var).sqrt() if root else var + eps)
     bias = {'scaled': shift - g * mean, 'bare': shift - mean, 'no': shift,
-            'plus': shift + g * mean}[centre]
+            'plus': shift + g * mean, 'both': (shift - mean) * g}[centre]
     shape = {0: [-1, 1, 1, 1], 1: [1, -1, 1, 1], 3: [-1]}[axis]
     return weight * g.reshape(shape), bias if keep else bias - shift
 
@@ -1164,7 +1188,11 @@ def _fold_cases():
 EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
     'Batch norm divides by the standard deviation: take the root of the variance.':
         dict(root=False),
-    'eps is added to the variance before the root is taken.': dict(small=False),
+    'eps is missing: it is added to the variance before the root is taken.': dict(small=False),
+    'eps is added to the variance *before* the root is taken; you add it to the root.':
+        dict(small='after'),
+    'Only the mean is multiplied by the scale: the shift is added after it, so it stays as it is.':
+        dict(centre='both'),
     'The mean is taken off before the scale is applied, so the bias has the mean times that scale.':
         dict(centre='bare'),
     'The mean has got lost: whatever batch norm took off must come off in the bias.':
@@ -1178,25 +1206,29 @@ EXERCISES['05_fold'] = Exercise(_fold, _fold_cases, {
     "Batch norm's own shift is missing in the bias.": dict(keep=False)})
 
 # %% ../nbs/19_exercises.ipynb #start
-def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.), per='box', anchors=3, off=True,
-                 log=math.log, pays='log', class_sum=False):
+def _start_terms(size, num_classes, n_boxes, prior, lam=(5., 1.6), per='box', anchors=3, off=1,
+                 log=math.log, pays='log', class_sum=False, order=1, turned=False):
     "Class and no-object terms of the better form before training, by scale."
     out = []
-    for stride in (32, 16, 8):
-        empty = anchors * (size // stride)**2 - (n_boxes if off else 0)
+    for stride in (32, 16, 8)[::order]:
+        empty = anchors * (size // stride)**2 - off * n_boxes
         each = {'log': -log(1 - prior), 'linear': prior, 'full': -log(prior),
                 'sign': log(1 - prior)}[pays]
         below = {'box': n_boxes, 'place': empty, 'none': 1}[per]
         out.append((lam[0] * log(num_classes) * (n_boxes if class_sum else 1),
                     lam[1] * empty * each / below))
-    return torch.tensor(out)
+    return torch.tensor(out).flip(1) if turned else torch.tensor(out)
 
 EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
     (32, 20, 1, .01), (416, 20, 5, .01), (160, 3, 2, .2), (96, 80, 4, .001)], mistakes={
-    'The weights are missing: the class term counts five times.': dict(lam=(1., 1.)),
+    'The weights are missing: 5 for the class and 1.6 for no-object.': dict(lam=(1., 1.)),
+    'The weight of the class is missing: it counts five times.': dict(lam=(1., 1.6)),
+    'The coarsest grid comes first: strides 32, 16, 8.': dict(order=-1),
+    'The class comes first in each row, and then no-object.': dict(turned=True),
+    'On each grid an object has *one* positive slot: take the boxes off once.': dict(off=3),
     'These are means over the empty slots. The better form takes the sum, and divides it by the '
     'number of boxes.': dict(per='place'),
-    'The weight of no-object is 1 here, and not the 1.6 of the chapter.': dict(lam=(5., 1.6)),
+    'The weight of no-object is missing: it counts 1.6 times.': dict(lam=(5., 1.)),
     'What the empty slots pay is added up, and then divided by the number of boxes.':
         dict(per='none'),
     'The class term is divided by the number of boxes, too: as many pay, so the mean is ln C.':
@@ -1204,7 +1236,7 @@ EXERCISES['06_start'] = Exercise(_start_terms, cases=lambda: [
     'The sign: ln(1 - prior) is negative, and a slot pays -ln(1 - prior).': dict(pays='sign'),
     'Each cell has three slots, one for each anchor.': dict(anchors=1),
     'The positive slots pay no no-object term: take the boxes off the number of slots.':
-        dict(off=False),
+        dict(off=0),
     'The natural logarithm is meant: math.log.': dict(log=math.log10),
     'An empty slot pays -ln(1 - prior), which is nearly the prior, but not quite.':
         dict(pays='linear'),
@@ -1222,7 +1254,10 @@ def _alarm_precision(logits, kind, t=0.05, sigmoid=True, ignored='out', of='call
         if k == -1 and ignored == 'out':
             continue
         calls, hits, full = calls + call, hits + (call and k != 0), full + (k == 1)
-    below = {'calls': calls, 'full': full, 'all': len(kind)}[of]
+    if of == 'empty':
+        hits = calls - hits
+    counted = int((kind != -1).sum())
+    below = {'full': full, 'all': len(kind), 'counted': counted}.get(of, calls)
     return hits / below * (100 if percent else 1) if below else none
 
 def _quiet_share(logits, kind, t):
@@ -1249,6 +1284,11 @@ EXERCISES['06_alarms'] = Exercise(_alarm_precision, cases=lambda: [
     'that call are asked.': _quiet_share,
     'Where nothing calls there is no share: nan, and not 0.': dict(none=0.),
     'You divide by all slots: only those that call are asked.': dict(of='all'),
+    'You divide by all slots that count: only those that call are asked.': dict(of='counted'),
+    'That is the share of *empty* slots among those that call. The others are asked for.':
+        dict(of='empty'),
+    'The threshold is an argument: use t, and not 0.05.':
+        lambda z, k, t: _alarm_precision(z, k, .05),
     'The answer is wanted in percent.': dict(percent=False),
     'A slot calls when its objectness is *above* t.': dict(strict=False)})
 
@@ -1273,11 +1313,15 @@ EXERCISES['06_best'] = Exercise(_best_objectness, cases=lambda: [
     'You weight the share but leave the rest as it was: a share of 1 must give 1.':
         lambda s, a, b: s * a / b,
     'Divide by both weighted parts together: a share of 1 must give 1.': lambda s, a, b: s
-    * a / (a + b)})
+    * a / (a + b),
+    'The share of the empty ones is 1 - s: it belongs to b, below the line.':
+        lambda s, a, b: s * a / (s * a + b),
+    'That is the probability of an empty slot: the positive part belongs above the line.':
+        lambda s, a, b: (1 - s) * b / (s * a + (1 - s) * b)})
 
 # %% ../nbs/19_exercises.ipynb #focal
 def _focal_loss(logits, target, gamma, alpha, balance='both', focus='right', mean=False,
-                ends='soft'):
+                ends='soft', power=True, sign=1):
     "Focal loss of each slot, as Lin et al. define it, for targets 0 and 1."
     out = []
     for z, y in zip(logits.tolist(), target.tolist()):
@@ -1294,9 +1338,16 @@ def _focal_loss(logits, target, gamma, alpha, balance='both', focus='right', mea
         p = {'right': right, 'wrong': 1 - right, 'object': right if y else 1 - right}[focus]
         weight = {'both': alpha if y else 1 - alpha, 'one': alpha,
                   'turned': 1 - alpha if y else alpha, 'no': 1.}[balance]
-        out.append(weight * (1 - p)**gamma * bce)
+        if ends == 'clamp':
+            q = torch.tensor(s).sigmoid().clamp(1e-7, 1 - 1e-7).item()
+            bce, p = -math.log(q), q
+        if ends == 'twice':
+            bce = F.binary_cross_entropy_with_logits(torch.tensor(z).sigmoid(),
+                                                     torch.tensor(float(y))).item()
+        factor = {True: (1 - p)**gamma, False: gamma * (1 - p), 'no': 1.}[power]
+        out.append(sign * weight * factor * bce)
     out = torch.tensor(out)
-    return out.mean() if mean else out
+    return {False: out, True: out.mean(), 'sum': out.sum()}[mean]
 
 EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     (torch.tensor([0.]), torch.tensor([1.]), 2., .25),
@@ -1314,13 +1365,22 @@ EXERCISES['06_focal'] = Exercise(_focal_loss, cases=lambda: [
     'Upside down: the factor is (1 - p)^gamma, with p the probability of what is right. Yours '
     'makes easy slots dear.': dict(focus='wrong'),
     'One number for each slot: the mean comes later.': dict(mean=True),
+    'One number for each slot: the sum comes later.': dict(mean='sum'),
+    'The sign: ln p is negative, and a slot pays -ln p times its factors.': dict(sign=-1),
+    'gamma is an exponent: (1 - p)**gamma.': dict(power=False),
+    'The factor (1 - p)^gamma is missing: without it nothing is focal.': dict(power='no'),
+    'Two sigmoids: the BCE that takes logits has one of its own, so give it the logits.':
+        dict(ends='twice'),
+    'You keep the sigmoid away from 0 and 1, and so a slot that is surely wrong pays too little: '
+    'use the BCE that takes logits.': dict(ends='clamp'),
     'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use '
     'softplus, or a BCE that takes logits.': dict(ends='log'),
     'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
     'use the BCE that takes logits.': dict(ends='cut')})
 
 # %% ../nbs/19_exercises.ipynb #term
-def _objectness_term(logits, iou, images, target='iou', squared=False, both=True, by='larger'):
+def _objectness_term(logits, iou, images, target='iou', squared=False, both=True, by='larger',
+                    lam=1., ends='soft'):
     "What the positive slots of one grid pay for their objectness, before lambda."
     total = 0.
     for z, u in zip(logits.tolist(), iou.tolist()):
@@ -1328,13 +1388,18 @@ def _objectness_term(logits, iou, images, target='iou', squared=False, both=True
         p = 1 / (1 + math.exp(-z))
         right = math.log1p(math.exp(-abs(z))) + max(-z, 0)  # -ln p
         wrong = right + z                                   # -ln(1 - p)
-        if squared:
+        if ends == 'log':
+            p = torch.tensor(z).sigmoid()
+            total += -(u * p.log() + (1 - u) * (1 - p).log()).item()
+        elif ends == 'cut':
+            total += F.binary_cross_entropy(torch.tensor(z).sigmoid(), torch.tensor(u)).item()
+        elif squared:
             total += (p - u)**2
         else:
             total += u * right + ((1 - u) * wrong if both else 0)
     below = {'larger': max(len(logits), images), 'slots': len(logits), 'images': images,
-             'none': 1}[by]
-    return torch.tensor(total / below if below else math.nan)
+             'none': 1, 'at least one': max(1, len(logits))}[by]
+    return torch.tensor(lam * total / below if below else math.nan)
 
 EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
     (torch.tensor([0.]), torch.tensor([1.]), 1),
@@ -1351,6 +1416,13 @@ EXERCISES['06_term'] = Exercise(_objectness_term, cases=lambda: [
     'slot at all, the mean would be nan.': dict(by='slots'),
     'Divide by the number of positive slots, unless there are more images than that.':
         dict(by='images'),
+    'Without any slot it is 0, as it should be. But divide by the number of images wherever that '
+    'is larger than the number of positive slots, not by 1.': dict(by='at least one'),
+    'The weight 1.4 comes later: the term is asked for before its λ.': dict(lam=1.4),
+    'For large logits the sigmoid is exactly 0 or 1 in float32, and its logarithm infinite: use '
+    'the BCE that takes logits.': dict(ends='log'),
+    'F.binary_cross_entropy cuts its logarithm off at -100, and float32 is exhausted much earlier: '
+    'use the BCE that takes logits.': dict(ends='cut'),
     'That is the sum: divide it by the number of positive slots, or of images.': dict(by='none')})
 
 # %% ../nbs/19_exercises.ipynb #place
@@ -1710,14 +1782,16 @@ EXERCISES['08_curve'] = Exercise(_verdict, mistakes=_misread(),
 
 # %% ../nbs/19_exercises.ipynb #verdicts
 def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True, hard=-1,
-              first=False, late=False):
+              first=False, late=False, far=False):
     "What the VOC devkit says of each detection: 1 hit, 0 false, -1 ignored."
     taken, out = set(), []
     for row in iou.tolist():
         able = [m for m, v in enumerate(row) if not free or m not in taken]
         best = (next((m for m in able if row[m] >= threshold), None) if first
                 else max(able, key=row.__getitem__, default=None))
-        if best is None or not (row[best] > threshold if strict else row[best] >= threshold):
+        if far and best is not None and difficult[best]:  # a mistake: "difficult" is asked first
+            out.append(hard)
+        elif best is None or not (row[best] > threshold if strict else row[best] >= threshold):
             out.append(0)
         elif difficult[best] and hard is not None and not (late and best in taken):
             out.append(hard)
@@ -1732,6 +1806,12 @@ def _verdicts(iou, difficult, threshold=0.5, free=False, strict=False, once=True
 
 def _lot(n, m, seed):
     return torch.rand(n, m, generator=torch.Generator().manual_seed(seed))
+
+def _needs_an_object(iou, difficult, threshold):
+    "A wrong way: it looks for the best of no objects."
+    if not iou.shape[1]:
+        raise IndexError('there is no object to look at')
+    return _verdicts(iou, difficult, threshold)
 
 def _by_object(iou, difficult, threshold):
     "A wrong way: each object chooses the detection that overlaps it most."
@@ -1748,6 +1828,8 @@ EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     (torch.tensor([[.5, .2]]), torch.tensor([False, False]), .5),
     (torch.tensor([[.9, .1], [.8, .2], [.1, .7]]), torch.tensor([True, False]), .5),
     (torch.tensor([[.6, .9], [.8, .1]]), torch.tensor([False, False]), .5),
+    (torch.tensor([[.3]]), torch.tensor([True]), .5),
+    (torch.zeros(2, 0), torch.zeros(0, dtype=torch.bool), .5),
     *((_lot(6, 3, s), torch.tensor([False, s % 2 == 0, False]), .6) for s in range(6))],
     mistakes={
     'A second detection of the same object is a duplicate, and a duplicate is false: remember '
@@ -1756,6 +1838,10 @@ EXERCISES['09_verdicts'] = Exercise(_verdicts, cases=lambda: [
     "object, taken or not.": dict(free=True),
     'A detection that reaches the threshold exactly is near enough: IoU >= threshold.':
         dict(strict=True),
+    'Ask first whether the object is near enough, then whether it is difficult: a box that lies on '
+    'no object is false, whatever is nearest to it.': dict(far=True),
+    'An image may have no object of the class: then every detection is false, and there is no best '
+    'object to ask about.': _needs_an_object,
     'A detection whose object is difficult is ignored, -1; you call it false.': dict(hard=0),
     'You forgot the difficult objects: a detection that looks at one is ignored, -1.':
         dict(hard=None),
@@ -1774,8 +1860,14 @@ def _area_ap(hits, positives, envelope='right', over='positives', steps='hits'):
     if envelope:
         p = [max(p[k:] if envelope == 'right' else p[:k + 1]) for k in range(len(p))]
     total = sum(v for v, h in zip(p, hits) if h or steps == 'all')
-    below = {'positives': positives, 'hits': sum(hits), 'all': len(hits)}[over]
+    below = {'positives': positives, 'hits': sum(hits), 'all': len(hits), 'found': sum(hits)}[over]
+    if over == 'found' and not below:
+        return math.inf  # a student's 0/0: an error in Python
     return total / below if below else 0.
+
+def _over_found(hits, positives):
+    "A wrong way: over the number of hits; 0/0 of tensors is nan where there are none."
+    return _area_ap(hits, positives, over='hits') if bool(hits.any()) else math.nan
 
 def _precision_recall(hits, positives):
     hits = hits.float()
@@ -1799,6 +1891,10 @@ EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     *((_lot(30, 1, s)[:, 0] < .6, 25) for s in range(4))], mistakes={
     'Objects that are never found count, too, with height 0: divide by `positives`, not by the '
     'number of hits.': dict(over='hits'),
+    'Divide by `positives`, not by the number of hits: objects that are never found count, too, '
+    'and where nothing is found you divide by 0.': dict(over='found'),
+    'Divide by `positives`, not by the number of hits: objects that are never found count, too, '
+    'and where nothing is found 0/0 gives nan.': _over_found,
     'You divide by the number of detections. A step is 1 / positives wide.': dict(over='all'),
     'That is the precision at each hit itself. The envelope takes the best precision there *or at '
     'any later hit*.': dict(envelope=None),
@@ -1811,7 +1907,8 @@ EXERCISES['09_area'] = Exercise(_area_ap, cases=lambda: [
     'hit.': _eleven})
 
 # %% ../nbs/19_exercises.ipynb #threshold
-def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False):
+def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, alone=False,
+                    above=False, over='positives'):
     "The score from which on F1 is best."
     rows = list(zip(scores.tolist(), hits.tolist()))
     if order:
@@ -1819,9 +1916,14 @@ def _best_threshold(scores, hits, positives, order=True, by='f1', last=False, al
     best, at = -1., None
     for k, (s, _) in enumerate(rows, 1):
         shown = [h for t, h in (rows if order and not alone else rows[:k]) if t >= s or not order]
+        if above:  # a mistake: the detections of score s themselves are not shown
+            shown = [h for t, h in rows if t > s]
+        if over == 'hits':
+            positives = max(1, sum(hits.tolist()))
+        n = max(1, len(shown))
         value = {'f1': 2 * sum(shown) / (len(shown) + positives),
-                 'precision': sum(shown) / len(shown), 'recall': sum(shown) / positives,
-                 'product': sum(shown)**2 / len(shown) / positives}[by]
+                 'precision': sum(shown) / n, 'recall': sum(shown) / positives,
+                 'product': sum(shown)**2 / n / positives}[by]
         if value > best + 1e-12 or last and value > best - 1e-12:
             best, at = value, s
     return at
@@ -1835,6 +1937,31 @@ def _place_of_best(scores, hits, positives):
     best = scores[order] == _best_threshold(scores, hits, positives)
     return int(best.nonzero()[0])
 
+def _formula(scores, hits, positives, alone=False):
+    "A wrong way: the formula as it stands, which divides 0 by 0 where nothing is hit."
+    order = scores.argsort(descending=True, stable=True)
+    h = hits[order].cumsum(0).float()
+    k = torch.arange(1, len(scores) + 1)
+    if not alone:  # count all of an equal score
+        shown = scores[order] >= scores[order][:, None]
+        h = (shown & hits[order]).sum(1).float()
+        k = shown.sum(1)
+    p, r = h / k, h / positives
+    return scores[order][(2 * p * r / (p + r)).argmax()].item()
+
+def _formula_by_row(scores, hits, positives):
+    "The same in plain Python: an error where nothing is hit."
+    for s in scores:
+        if not bool(hits[scores >= s].any()):
+            raise ZeroDivisionError
+    return _best_threshold(scores, hits, positives)
+
+def _unstable(scores, hits, positives):
+    "A wrong way: ties cut apart, in the order in which `sort` happens to leave them."
+    order = scores.argsort(descending=True)
+    f1 = 2 * hits[order].cumsum(0) / (torch.arange(1, len(scores) + 1) + positives)
+    return scores[order][f1.argmax()].item()
+
 EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .8, .6]), torch.tensor([True, False, False]), 2),
     (torch.tensor([.9, .8, .6, .3]), torch.tensor([True, False, True, True]), 3),
@@ -1842,6 +1969,7 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     (torch.tensor([.9, .5, .5, .5]), torch.tensor([True, True, False, False]), 2),
     (torch.tensor([.9, .8, .7, .6, .5]), torch.tensor([True, False, False, False, True]), 4),
     (torch.tensor([.8, .4]), torch.tensor([False, False]), 2),
+    (torch.tensor([.9, .6, .3]), torch.tensor([False, True, False]), 2),
     (torch.tensor([.9, .7, .6, .5]), torch.tensor([True, False, False, True]), 2),
     *(((_lot(40, 1, s)[:, 0] * 50).round() / 50, _lot(40, 1, s + 9)[:, 0] < .4, 20)
       for s in range(4))], mistakes={
@@ -1853,12 +1981,25 @@ EXERCISES['09_threshold'] = Exercise(_best_threshold, cases=lambda: [
     'Of several that are equally good the highest score is wanted.': dict(last=True),
     'Detections of equal score are shown together: count them all before you ask.':
         dict(alone=True),
+    'Detections of equal score are shown together: count them all before you ask. As it is, the '
+    'answer hangs on the order in which `sort` leaves equal scores.': _unstable,
+    'Where nothing is hit, precision and recall are 0 and the formula divides 0 by 0: F1 is 0 '
+    'there, and `argmax` takes nan for the largest.': _formula,
+    'Where nothing is hit, the formula divides 0 by 0. F1 is 0 there, and with k boxes and h hits '
+    'it is 2h / (k + positives).': _formula_by_row,
+    'Where nothing is hit, the formula divides 0 by 0; and detections of equal score are shown '
+    'together.': partial(_formula, alone=True),
+    'Detections with a score of at least s are shown, those of score s among them: >=.':
+        dict(above=True),
+    'Recall is the share of all `positives`, also of those that no detection finds; you divide by '
+    'the hits.': dict(over='hits'),
     'That is the best F1 itself. The score from which on it is reached is wanted.': _best_f1,
     'That is the place of the score in the list. The score itself is wanted.': _place_of_best})
 
 # %% ../nbs/19_exercises.ipynb #error-name
 def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicate', 'both'),
-                swap=False, strict=(), faint=True, fixed=False):
+                swap=False, strict=(), faint=True, fixed=False, inner=False, upto=False,
+                names=None):
     "The type of a false detection."
     if fixed:
         tf, tb = .5, .1
@@ -1867,10 +2008,17 @@ def _error_name(same, other, tf=0.5, tb=0.1, ask=('location', 'class', 'duplicat
         return v > t if exact in strict else v >= t
     tests = {'location': near(same, tb) and not near(same, tf), 'class': near(other, tf),
              'duplicate': near(same, tf), 'both': near(other, tb)}
+    if inner:  # a mistake: tb < same < tf, and > everywhere else
+        tests['location'] = tb < same < tf
+    if upto:  # a mistake: tb <= same <= tf
+        tests['location'] = tb <= same <= tf
     name = next((t for t in ask if tests[t]), 'background')
     if name == 'both' and not faint:
         name = 'background'
+    name = (names or {}).get(name, name)
     return {'location': 'class', 'class': 'location'}.get(name, name) if swap else name
+
+_PAPER = {'location': 'localization', 'class': 'classification'}
 
 EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [
     (.3, 0.), (0., .8), (.9, 0.), (0., 0.), (0., .3), (.3, .8), (.8, .7), (.1, 0.), (0., .1),
@@ -1884,6 +2032,19 @@ EXERCISES['09b_name'] = Exercise(_error_name, cases=lambda: [
     'Class is asked before duplicate: a box that lies well on an object of another class, too, '
     'gets the other name.':
         dict(ask=('location', 'duplicate', 'class', 'both')),
+    'Duplicate is asked last of the three: first location, then class, then duplicate, so that a '
+    'box that lies well on an object of another class, too, is a class error.':
+        dict(ask=('duplicate', 'class', 'location', 'both')),
+    'Exactly tb is an overlap, and exactly tf is enough for a hit: only "same < tf" is strict, all '
+    'other comparisons are >= or <=.': dict(strict=('tf', 'tb'), inner=True),
+    'Exactly tf is enough for a hit: the box is no location error any more (same < tf).':
+        dict(upto=True),
+    "Use the short names of the table: 'location' and 'class', not those of the paper.":
+        dict(names=_PAPER),
+    "Use the short names of the table: 'location', 'class' and 'both', not those of the paper.":
+        dict(names=_PAPER | {'both': 'both cls and loc'}),
+    "An object is 'missed', a detection never: one that lies on nothing is 'background'.":
+        dict(names={'background': 'missed'}),
     'Exactly 0.1 is an overlap, and exactly 0.5 is enough for a hit: use >=.':
         dict(strict=('tf', 'tb')),
     'Exactly 0.5 is enough for a hit: it is no location error any more, and with another class it '

@@ -24,8 +24,8 @@ def positives(
 ) -> tuple: # raw outputs (P, 5+C), targets (P, 6), anchors (P, 2): one row a positive slot, float32
     "The slots that hold a box: what was predicted, what was wanted, and the anchor between."
     positive = target[..., 4] == 1
-    anchor = positive.nonzero()[:, 1]
-    return pred[positive].float(), target[positive].float(), anchors.float()[anchor]
+    which = positive.nonzero()[:, 1]  # of the three anchors
+    return pred[positive].float(), target[positive].float(), anchors.float()[which]
 
 # %% ../nbs/06_loss.ipynb #box_mse
 def box_mse(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ConvBlock', 'Residual', 'scale_width', 'Darknet53', 'NeckBlock', 'UpsampleConcat', 'Head', 'init_weights', 'logit',
-           'init_head', 'default_names', 'YOLOv3', 'count_parameters', 'layer_table', 'detect', 'check_finite_outputs',
+           'init_head', 'YOLOv3', 'default_names', 'count_parameters', 'layer_table', 'detect', 'check_finite_outputs',
            'eval_mode']
 
 # %% ../nbs/05_model.ipynb #model-imports
@@ -12,6 +12,7 @@ import copy
 import math
 
 import torch
+from fastcore.basics import patch
 from torch import nn, Tensor
 
 from .anchors import ANCHORS, decode, scale_anchors
@@ -167,15 +168,6 @@ def init_head(
     if class_activation == 'sigmoid' and num_classes > 1:
         bias[:, 5:] = logit(1/num_classes)
 
-# %% ../nbs/05_model.ipynb #default-names
-def default_names(
-    num_classes:int, # C
-) -> list:
-    "VOC's class names if there are 20, and numbered ones otherwise."
-    if num_classes == len(VOC_CLASSES):
-        return list(VOC_CLASSES)
-    return [f'class {i}' for i in range(num_classes)]
-
 # %% ../nbs/05_model.ipynb #YOLOv3
 class YOLOv3(Freezable, nn.Module, WeightsFolder):
     "Darknet-53 with three heads (YOLOv3, section 2); `InputError` for arguments that cannot be."
@@ -217,29 +209,42 @@ class YOLOv3(Freezable, nn.Module, WeightsFolder):
         p3 = self.set3(self.route3(p4, c3))
         return [self.head5(p5), self.head4(p4), self.head3(p3)]
 
-    def _set_up(self, num_classes, width, anchors, class_names, image_size, class_activation,
-                prior):
-        "Checks the arguments, and keeps them for `config`."
-        check_arguments(num_classes, width, image_size, class_activation, prior)
-        self.num_classes = int(num_classes)
-        self.width = width
-        self.image_size = int(image_size)
-        self.class_activation = class_activation
-        self.prior = prior
-        names = default_names(self.num_classes) if class_names is None else class_names
-        self.class_names = check_names(names, self.num_classes)
-        with torch.device('cpu'):  # real numbers, even where the layers are made on 'meta'
-            if anchors is None:
-                anchors = scale_anchors(ANCHORS['voc'], self.image_size)
-            # not persistent: they are saved in config.json, and only there
-            self.register_buffer('anchors', check_anchors(anchors), persistent=False)
+# %% ../nbs/05_model.ipynb #default-names
+def default_names(
+    num_classes:int, # C
+) -> list:
+    "VOC's class names if there are 20, and numbered ones otherwise."
+    if num_classes == len(VOC_CLASSES):
+        return list(VOC_CLASSES)
+    return [f'class {i}' for i in range(num_classes)]
 
-    def config(self) -> dict: # plain numbers, strings and lists
-        "The arguments that build this model again; what `config.json` holds."
-        return {
-            'num_classes': self.num_classes, 'width': self.width, 'anchors': self.anchors.tolist(),
-            'class_names': list(self.class_names), 'image_size': self.image_size,
-            'class_activation': self.class_activation, 'prior': self.prior}
+# %% ../nbs/05_model.ipynb #set-up
+@patch
+def _set_up(self:YOLOv3, num_classes, width, anchors, class_names, image_size, class_activation,
+            prior):
+    "Checks the arguments, and keeps them for `config`."
+    check_arguments(num_classes, width, image_size, class_activation, prior)
+    self.num_classes = int(num_classes)
+    self.width = width
+    self.image_size = int(image_size)
+    self.class_activation = class_activation
+    self.prior = prior
+    names = default_names(self.num_classes) if class_names is None else class_names
+    self.class_names = check_names(names, self.num_classes)
+    with torch.device('cpu'):  # real numbers, even where the layers are made on 'meta'
+        if anchors is None:
+            anchors = scale_anchors(ANCHORS['voc'], self.image_size)
+        # not persistent: they are saved in config.json, and only there
+        self.register_buffer('anchors', check_anchors(anchors), persistent=False)
+
+# %% ../nbs/05_model.ipynb #config
+@patch
+def config(self:YOLOv3) -> dict: # plain numbers, strings and lists
+    "The arguments that build this model again; what `config.json` holds."
+    return {
+        'num_classes': self.num_classes, 'width': self.width, 'anchors': self.anchors.tolist(),
+        'class_names': list(self.class_names), 'image_size': self.image_size,
+        'class_activation': self.class_activation, 'prior': self.prior}
 
 # %% ../nbs/05_model.ipynb #count_parameters
 def count_parameters(
@@ -254,6 +259,7 @@ def _layer_row(name, layer, out):
     conv = layer.conv if isinstance(layer, ConvBlock) else layer
     ks = conv.kernel_size[0]
     halves = ' /2' if conv.stride[0] == 2 else ''
+    # the numbers that leave, times the numbers that each of them is computed from
     multiplications = out[0].numel()*conv.weight[0].numel()
     return {'name': name, 'kind': f'{ks}×{ks}{halves}', 'output': tuple(out.shape[1:]),
             'parameters': count_parameters(layer), 'flops': 2*multiplications}
@@ -263,7 +269,7 @@ def layer_table(
     size:int=416, # side of the input, pixels
 ): # DataFrame: name, kind, output (C, H, W), parameters, flops
     "One row a convolution with its batch norm; two FLOPs a multiplication-with-addition."
-    import pandas as pd
+    import pandas as pd  # only here, so that the library loads fast
     rows = []
 
     def note(name):
@@ -273,7 +279,7 @@ def layer_table(
 
     twin = copy.deepcopy(model).to('meta').eval()  # 'meta' tensors have shapes but no numbers
     for name, layer in twin.named_modules():
-        if isinstance(layer, ConvBlock) or name.endswith('pred'):
+        if isinstance(layer, ConvBlock) or name.endswith('pred'):  # `pred`: a head's last layer
             layer.register_forward_hook(note(name))
     with torch.no_grad():
         twin(torch.empty(1, 3, size, size, device='meta'))
@@ -288,7 +294,7 @@ def _candidates(obj, cls, threshold, activation, multi_label):
     score = obj[near, None]*probability       # (A', C)
     if not multi_label:                       # only the best class of each slot
         best = torch.zeros_like(score, dtype=torch.bool)
-        best.scatter_(1, score.argmax(1, keepdim=True), True)
+        best.scatter_(1, score.argmax(1, keepdim=True), True)  # True at the largest score
         score = score.where(best, 0.)
     row, labels = (score > threshold).nonzero(as_tuple=True)
     return near[row], labels, score[row, labels]
@@ -304,7 +310,7 @@ def detect(
     multi_label:bool=False, # a cell may give one box for each class above the threshold
 ) -> list: # B dicts: boxes (N, 4); scores, labels, scale, anchor (N,); cell (N, 2) row, column
     "Detections, best first: objectness × class probability, threshold, NMS within each class."
-    anchors = getattr(model, 'anchors', model)
+    anchors = getattr(model, 'anchors', model)  # the model's, or the anchors that were given
     activation = class_activation or getattr(model, 'class_activation', 'softmax')
     out = decode(preds, anchors)
     found = []

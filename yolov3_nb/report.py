@@ -251,7 +251,7 @@ def read_curves(
 
 # %% ../nbs/24_report.ipynb #plot_curves
 _COLORS = '#2b83c9', '#c8640a', '#0f8f6b', '#b0559a', '#8a7a1e', '#7f7f7f'  # on white as on black
-_PANEL = 4.2, 2.9  # inches of a figure that fits on a phone
+_PANEL = 3.8, 2.7  # inches of a figure that fits on a phone
 
 def new_figure(
     width:float, # inches
@@ -286,12 +286,13 @@ def _finish(
     for side in ('top', 'right'):
         ax.spines[side].set_visible(False)
     if len(ax.get_legend_handles_labels()[1]) > 1:
-        ax.legend(fontsize=8, frameon=False)
+        ax.legend(fontsize=9, frameon=False)
 
 def _plot_curves(
     log, # DataFrame, from `read_curves`
 ): # list of (axes title, function that draws it on axes)
     "What the log of a run has to show, a panel each"
+    from matplotlib.ticker import MaxNLocator
     panels = []
 
     def panel(title, columns, marker='', **labels):
@@ -299,6 +300,8 @@ def _plot_curves(
             def draw(ax):
                 _draw_log(ax, log, columns, marker)
                 _finish(ax, title=title, xlabel='step', **labels)
+                whole = MaxNLocator(6, integer=True, min_n_ticks=1)  # there is no half step
+                ax.xaxis.set_major_locator(whole)
             panels.append((title, draw))
 
     panel('training loss and its terms', dict(loss='loss', box='box', obj='object',
@@ -374,7 +377,7 @@ def _pr_panel(
         _finish(ax, title='precision over recall, IoU ≥ 0.5', xlabel='recall',
                 ylabel='precision', xlim=(0, 1.01), ylim=(0, 1.03))
         if order:
-            ax.legend(fontsize=8, frameon=False)
+            ax.legend(fontsize=9, frameon=False)
     return draw
 
 # %% ../nbs/24_report.ipynb #error-panels
@@ -387,7 +390,7 @@ def _gains_panel(
         values = [tide['gain'][kind] or 0 for kind in kinds]
         bars = ax.barh(kinds, values, color=_COLORS[0])
         ax.bar_label(bars, [_show_value('gain', tide['gain'][kind]) for kind in kinds],
-                     padding=3, fontsize=8)
+                     padding=3, fontsize=9)
         _finish(ax, title='mAP that each kind of error costs',
                 xlim=(min(0, *values), max(0.01, *values) * 1.18))
     return draw
@@ -541,9 +544,9 @@ def _pairs(
     dets:dict, # detections of it
     gts:dict, # its objects
     first:int=6, # images from its beginning
-    worst:int=4, # images with the most _mistakes
+    worst:int=4, # images with the most mistakes
 )->tuple: # two lists of dicts for the template
-    "Truth beside predictions, for the first images and for those with the most _mistakes"
+    "Truth beside predictions, for the first images and for those with the most mistakes"
     import torch
     shown, wrong, missed = _mistakes(dets, gts)
     faults = torch.bincount(shown['image'][wrong], minlength=len(ds))
