@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ConvBlock', 'Residual', 'scale_width', 'Darknet53', 'NeckBlock', 'UpsampleConcat', 'Head', 'init_weights', 'logit',
-           'init_head', 'YOLOv3', 'default_names', 'count_parameters', 'layer_table', 'detect', 'check_finite_outputs',
+           'init_head', 'default_names', 'YOLOv3', 'count_parameters', 'layer_table', 'detect', 'check_finite_outputs',
            'eval_mode']
 
 # %% ../nbs/05_model.ipynb #model-imports
@@ -12,7 +12,6 @@ import copy
 import math
 
 import torch
-from fastcore.basics import patch
 from torch import nn, Tensor
 
 from .anchors import ANCHORS, decode, scale_anchors
@@ -168,6 +167,15 @@ def init_head(
     if class_activation == 'sigmoid' and num_classes > 1:
         bias[:, 5:] = logit(1/num_classes)
 
+# %% ../nbs/05_model.ipynb #default-names
+def default_names(
+    num_classes:int, # C
+) -> list:
+    "VOC's class names if there are 20, and numbered ones otherwise."
+    if num_classes == len(VOC_CLASSES):
+        return list(VOC_CLASSES)
+    return [f'class {i}' for i in range(num_classes)]
+
 # %% ../nbs/05_model.ipynb #YOLOv3
 class YOLOv3(Freezable, nn.Module, WeightsFolder):
     "Darknet-53 with three heads (YOLOv3, section 2); `InputError` for arguments that cannot be."
@@ -209,42 +217,29 @@ class YOLOv3(Freezable, nn.Module, WeightsFolder):
         p3 = self.set3(self.route3(p4, c3))
         return [self.head5(p5), self.head4(p4), self.head3(p3)]
 
-# %% ../nbs/05_model.ipynb #default-names
-def default_names(
-    num_classes:int, # C
-) -> list:
-    "VOC's class names if there are 20, and numbered ones otherwise."
-    if num_classes == len(VOC_CLASSES):
-        return list(VOC_CLASSES)
-    return [f'class {i}' for i in range(num_classes)]
+    def _set_up(self, num_classes, width, anchors, class_names, image_size,
+                class_activation, prior):
+        "Checks the arguments, and keeps them for `config`."
+        check_arguments(num_classes, width, image_size, class_activation, prior)
+        self.num_classes = int(num_classes)
+        self.width = width
+        self.image_size = int(image_size)
+        self.class_activation = class_activation
+        self.prior = prior
+        names = default_names(self.num_classes) if class_names is None else class_names
+        self.class_names = check_names(names, self.num_classes)
+        with torch.device('cpu'):  # real numbers, even where the layers are made on 'meta'
+            if anchors is None:
+                anchors = scale_anchors(ANCHORS['voc'], self.image_size)
+            # not persistent: they are saved in config.json, and only there
+            self.register_buffer('anchors', check_anchors(anchors), persistent=False)
 
-# %% ../nbs/05_model.ipynb #set-up
-@patch
-def _set_up(self:YOLOv3, num_classes, width, anchors, class_names, image_size, class_activation,
-            prior):
-    "Checks the arguments, and keeps them for `config`."
-    check_arguments(num_classes, width, image_size, class_activation, prior)
-    self.num_classes = int(num_classes)
-    self.width = width
-    self.image_size = int(image_size)
-    self.class_activation = class_activation
-    self.prior = prior
-    names = default_names(self.num_classes) if class_names is None else class_names
-    self.class_names = check_names(names, self.num_classes)
-    with torch.device('cpu'):  # real numbers, even where the layers are made on 'meta'
-        if anchors is None:
-            anchors = scale_anchors(ANCHORS['voc'], self.image_size)
-        # not persistent: they are saved in config.json, and only there
-        self.register_buffer('anchors', check_anchors(anchors), persistent=False)
-
-# %% ../nbs/05_model.ipynb #config
-@patch
-def config(self:YOLOv3) -> dict: # plain numbers, strings and lists
-    "The arguments that build this model again; what `config.json` holds."
-    return {
-        'num_classes': self.num_classes, 'width': self.width, 'anchors': self.anchors.tolist(),
-        'class_names': list(self.class_names), 'image_size': self.image_size,
-        'class_activation': self.class_activation, 'prior': self.prior}
+    def config(self) -> dict: # plain numbers, strings and lists
+        "The arguments that build this model again; what `config.json` holds."
+        return {
+            'num_classes': self.num_classes, 'width': self.width, 'anchors': self.anchors.tolist(),
+            'class_names': list(self.class_names), 'image_size': self.image_size,
+            'class_activation': self.class_activation, 'prior': self.prior}
 
 # %% ../nbs/05_model.ipynb #count_parameters
 def count_parameters(
