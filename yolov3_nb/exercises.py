@@ -371,7 +371,7 @@ EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     'size / longest side, is for both.': dict(squeeze=True),
     'You compare areas: small means that the longer *side* is less than a cell.':
         dict(area=True),
-    'x2 and y2 are where a box ends, and not how long it is: its sides are x2 - x1 and y2 - y1.':
+    'At x2 and y2 a box ends; its sides are x2 - x1 and y2 - y1 long.':
         dict(corner=True),
     'A share is wanted, from 0 to 1, not percent.': dict(percent=True)})
 
@@ -2123,10 +2123,16 @@ def _layer_map(a, g, weigh='cell', cut='gradient', end=True, scaled=True, safe=T
     "LayerCAM of one image, largest heat 1."
     g = (g if weigh == 'cell' else g.mean((1, 2), keepdim=True) if weigh == 'mean'
          else torch.ones_like(g))
-    g = {'gradient': g.clamp(min=0), 'product': g, 'abs': g.abs(), 'no': g}[cut]
-    heat = (g * a).clamp(min=0).sum(0) if cut == 'product' else (g * a).sum(0)
-    if end:
+    g = {'gradient': g.clamp(min=0), 'both': g.clamp(min=0), 'product': g, 'abs': g.abs(),
+         'no': g}[cut]
+    each = (g * a).clamp(min=0) if cut in ('product', 'both') else g * a
+    heat = each.sum(0)
+    if end is True:
         heat = heat.clamp(min=0)
+    if scaled == 'range':
+        heat = heat - heat.min()
+    if end in ('zeros', 'as it is') and heat.max() <= 0:
+        return torch.zeros_like(heat) if end == 'zeros' else heat
     return heat / heat.max().clamp(min=1e-7 if safe else 0) if scaled else heat
 
 EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
@@ -2134,6 +2140,7 @@ EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
     (torch.tensor([[[-2., 1]], [[1, 4]]]), torch.tensor([[[-1., 1]], [[-2, .5]]])),
     (torch.tensor([[[-1., 2]]]), torch.tensor([[[3., 1]]])),
     (torch.tensor([[[1., 2]]]), torch.tensor([[[-1., -2]]])),
+    (torch.tensor([[[2., 1]], [[-1, 1]]]), torch.ones(2, 1, 2)),
     *((torch.randn(2, 3, 4, generator=(g := torch.Generator().manual_seed(n))),
        torch.randn(2, 3, 4, generator=g)) for n in (0, 1))], mistakes={
     'One weight a channel, the mean of its gradient: that is Grad-CAM. LayerCAM weighs each cell '
@@ -2142,28 +2149,38 @@ EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
     'adds nothing.': dict(cut='no'),
     'You cut the product. Cut the gradient: where both are negative the product is positive, and '
     'speaks for nothing.': dict(cut='product'),
+    'You cut each channel. Cut the *sum* over the channels: a channel that speaks against a cell '
+    'takes away from the others.': dict(cut='both'),
     'A negative gradient is not made positive, it is set to zero.': dict(cut='abs'),
     'The sum over the channels is cut at zero, too: channels have negative values.':
         dict(end=False),
+    'Where nothing is hot your map is 0, as it should be; elsewhere cells with a sum below zero '
+    'must become 0, too.': dict(end='zeros'),
+    'A sum below zero must become 0, also where no cell is hot.': dict(end='as it is'),
+    'Nothing is subtracted: the smallest heat stays what it is, and the largest becomes 1.':
+        dict(scaled='range'),
     'Divide by the largest heat, so that the hottest cell is 1.': dict(scaled=False),
     'Nothing may be hot at all: then the largest heat is 0, and dividing by it gives nan. Divide '
     'by no less than 1e-7.': dict(safe=False)})
 
 # %% ../nbs/19_exercises.ipynb #why
 def _why_missed(raw, iou, label, t, squash='right', level='score', first=False, same=True,
-                likeliest=False, early=False, alone=False):
+                likeliest=False, early=False, alone=False, best=False, edge=None):
     "What was wrong, at the places that should have found an object."
     if first:
         raw, iou = raw[:1], iou[:1]
+    if best:
+        raw, iou = raw[iou.argmax()][None], iou.amax()[None]
     obj, probs = raw[:, 4:5].sigmoid(), raw[:, 5:].softmax(1)
     if squash == 'no':
         obj, probs = raw[:, 4:5], raw[:, 5:]
     if squash == 'sigmoid':
         probs = raw[:, 5:].sigmoid()
     scores = {'score': obj * probs, 'objectness': obj.expand_as(probs), 'class': probs}[level]
-    mine = scores[:, label] > t
-    good = iou >= .5
-    other = (probs.argmax(1) != label if likeliest else (scores > t).any(1)).any()
+    above = scores >= t if edge == 'score' else scores > t
+    mine = above[:, label]
+    good = iou > .5 if edge == 'iou' else iou >= .5
+    other = (probs.argmax(1) != label if likeliest else above.any(1)).any()
     if early and (scores.argmax(1) != label)[scores.amax(1) > t].any():
         return 'class'
     if (mine & good).any() if same else mine.any() and good.any():
@@ -2183,7 +2200,9 @@ EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
     (_places([-3., 0, 1], [2, 3, 0], [3, 0, 2]), torch.tensor([.1, .2, .6]), 0, .4),
     (_places([-4., 0, 3], [-3, 2, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 0, .4),
     (_places([0., 0, .2], [-3, 1, 0], [-4, 1, 0]), torch.tensor([.6, .6, .6]), 1, .4),
-    (_places([-5., 2, 0], [3, 3, 0], [-5, 1, 0]), torch.tensor([.1, .7, .2]), 0, .4)], mistakes={
+    (_places([-5., 2, 0], [3, 3, 0], [-5, 1, 0]), torch.tensor([.1, .7, .2]), 0, .4),
+    (_places([2., 3, 0], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.5, .1, .1]), 0, .25),
+    (_places([0., 0, 0], [-4, 1, 0], [-5, 0, 0]), torch.tensor([.7, .6, .1]), 0, .25)], mistakes={
     'These are logits: objectness goes through a sigmoid, the classes through a softmax.':
         dict(squash='no'),
     'The classes of this network go through a softmax, not each through a sigmoid.':
@@ -2194,6 +2213,10 @@ EXERCISES['10_why'] = Exercise(_why_missed, cases=lambda: [
     'alone means nothing.': dict(level='class'),
     'Ask all three places: the one with the best shape need not be the one that answers.':
         dict(first=True),
+    'Ask all three places: the one whose box overlaps most need not be the one that scored.':
+        dict(best=True),
+    'An IoU of exactly 0.5 is enough: the condition is IoU ≥ 0.5.': dict(edge='iou'),
+    'A score of exactly t is not *above* t.': dict(edge='score'),
     'Score and overlap must be good at the *same* place.': dict(same=False),
     'The likeliest class may be wrong where nothing is seen at all: `class` needs another class '
     'with a *score* above t.': dict(likeliest=True),
@@ -2214,7 +2237,8 @@ class _Net:
     def __deepcopy__(self, memo):
         return self
 
-def _occlusion(score, x, patch, by='mean', anew=True, shows='fall', cut=True, turned=False):
+def _occlusion(score, x, patch, by='mean', anew=True, shows='fall', cut=True, turned=False,
+               whole='x'):
     "How far the score falls when a patch is covered with the image's mean colour."
     rows = x.shape[1] // patch
     cols = x.shape[2] // patch
@@ -2223,10 +2247,13 @@ def _occlusion(score, x, patch, by='mean', anew=True, shows='fall', cut=True, tu
     for r, c in itertools.product(range(rows), range(cols)):
         if anew:
             covered = x.clone()
+        before = score(covered[None].clone())[0]
         part = covered[:, r*patch:(r + 1)*patch, c*patch:(c + 1)*patch]
         part[:] = {'mean': x.mean((1, 2), keepdim=True), 'black': 0., 'grey': x.mean(),
-                   'own': part.mean((1, 2), keepdim=True)}[by]
-        now, full = score(covered[None])[0], score(x[None])[0]
+                   'own': part.mean((1, 2), keepdim=True),
+                   'spoilt': covered.mean((1, 2), keepdim=True)}[by]
+        now = score(covered[None])[0]
+        full = {'x': score(x[None])[0], 'before': before, 'now': now}[whole]
         out[r, c] = {'fall': full - now, 'rise': now - full, 'left': now,
                      'share': (full - now) / full}[shows]
     out = out.clamp(min=0) if cut else out
@@ -2243,6 +2270,12 @@ EXERCISES['10_occlusion'] = Exercise(_occlusion, cases=lambda: [
        torch.rand(1, 4, 6, generator=torch.Generator().manual_seed(n)) * 9, 2) for n in (0, 1))],
                                      mistakes={
     'Begin each time with the whole image: your patches stay covered.': dict(anew=False),
+    'You write into `x` itself, so the score of the whole image is read from the covered one, too, '
+    'and nothing falls: copy `x` for each patch.': dict(whole='now'),
+    'You write into `x` itself, so the score of the whole image is read from one with patches '
+    'covered: copy `x` for each patch.': dict(anew=False, whole='before'),
+    'You write into `x` itself, so patches stay covered, and the mean colour changes with each: '
+    'copy `x` for each patch.': dict(anew=False, by='spoilt'),
     'Black is a colour, too, and a network may like it: cover with the mean of the image.':
         dict(by='black'),
     'One mean for each channel: the mean *colour* of the image.': dict(by='grey'),
@@ -2272,6 +2305,8 @@ def _spied(place, x, swapped=False, late=False, kept=False, graph=False, left=Fa
         went_in = middle  # overwritten by the layer itself
     if kept and place == 0:
         came_out = middle  # overwritten by the next layer
+    if graph == 'in':
+        graph = place > 0  # the image itself has no graph
     if swapped:
         went_in, came_out = came_out, went_in
     return {'in': went_in, 'out': came_out, 'graph': graph, 'a hook is left': left}
@@ -2284,11 +2319,15 @@ EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
     'A hook gets the inputs as a tuple, even if there is only one: take the first of it.':
         dict(packed=True),
     'First what went in, then what came out.': dict(swapped=True),
-    'A layer that works in place has overwritten its input when a forward hook is called: '
-    'take the input before the layer runs.': dict(late=True),
+    'A layer that works in place has overwritten the input that you keep: take it before the '
+    'layer runs, and keep a copy (`detach` alone makes none).': dict(late=True),
     'The next layer works in place and changes the output that you keep: '
     'keep a copy.': dict(kept=True),
     'The tensors still belong to a graph: detach them.': dict(graph=True),
+    'The input still belongs to a graph: detach it, too.': dict(graph='in'),
+    'You keep the tensors themselves. They belong to a graph, and layers that work in place '
+    'overwrite them: take the input before the layer runs, and keep copies without a graph.':
+        dict(late=True, kept=True, graph=True),
     'A hook is left on the layer: remove it.': dict(left=True),
     'A hook is left on the layer when the network raises an error: '
     'remove it whatever happens.': dict(careless=True)})
