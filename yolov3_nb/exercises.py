@@ -350,7 +350,7 @@ def _small_share(boxes, hw, size, stride, side=max, scaled=True, by=max, strict=
 EXERCISES['01_small'] = Exercise(_small_share, cases=lambda: [
     (torch.tensor([[0., 0, 60, 20]]), (200, 320), 160, 32),
     (torch.tensor([[0., 0, 64, 20]]), (200, 320), 160, 32),
-    (torch.tensor([[0., 0, 40, 60], [5, 5, 25, 20], [0, 0, 90, 30]]), (320, 200), 160, 32),
+    (torch.tensor([[0., 0, 40, 60], [95, 95, 115, 110], [0, 0, 90, 30]]), (320, 200), 160, 32),
     (torch.tensor([[10., 10, 30, 80]]), (100, 200), 416, 32),
     (_random_boxes(200, 11, side=300), (333, 500), 160, 32)], mistakes={
     'The boxes are in pixels of their own image: scale them first by size / longest side.':
