@@ -2334,10 +2334,11 @@ EXERCISES['10_spy'] = Exercise(_spied, cases=_spy_cases, mistakes={
 
 # %% ../nbs/19_exercises.ipynb #names
 def _free_names(names, fold=True, given=True, first=2, rename_first=False, pile=False,
-                small=False):
+                small=False, reserve=False):
     "Names that do not collide, in the order of the wanted ones."
     taken, asked, out = set(), {}, []
     key = str.lower if fold else str
+    wanted = {key(name) for name in names} if reserve else set()
     for name in names:
         n, new = 1, name
         if not given:
@@ -2346,9 +2347,10 @@ def _free_names(names, fold=True, given=True, first=2, rename_first=False, pile=
                 new = f'{name}-{n + first - 2}'
         elif rename_first and sum(key(x) == key(name) for x in names) > 1:
             n, new = 2, f'{name}-1'
-        while given and key(new) in taken:
+        while given and (key(new) in taken or n > 1 and key(new) in wanted):
             n += 1
-            new = f'{new if pile else name}-{n + first - 2 - rename_first}'
+            number = first if pile == 'same' else n + first - 2 - rename_first
+            new = f'{new if pile else name}-{number}'
         taken.add(key(new))
         out.append(new.lower() if small else new)
     return out
@@ -2361,15 +2363,20 @@ EXERCISES['11_names'] = Exercise(_free_names, cases=lambda: [(n.split(),) for n 
     'The second of a name gets -2.': dict(first=1),
     'Compare in small letters, but give the name as it was wanted.': dict(small=True),
     'The number follows the wanted name: the third dog is dog-3, not dog-2-3.': dict(pile=True),
+    'The number follows the wanted name and grows: the third dog is dog-3, not dog-2-2.':
+        dict(pile='same'),
+    'Names are given out in order: one that is only wanted further on is still free.':
+        dict(reserve=True),
     'The first of a name stays as it is.': dict(rename_first=True)})
 
 # %% ../nbs/19_exercises.ipynb #header
-def _darknet_header(data, wide=None, order='little', start=12, at=None, more=False):
+def _darknet_header(data, wide=None, order='little', start=12, at=None, more=False,
+                    ten=10):
     "What the first bytes of a weights file say."
     def number(i, n):
         return int.from_bytes(data[i:i + n], order)
     major, minor = number(0, 4), number(4, 4)
-    n = wide or (8 if 10*major + minor >= (3 if more else 2) else 4)
+    n = wide or (8 if ten*major + minor >= (3 if more else 2) else 4)
     return major, minor, number(start, n), at if at else start + n
 
 EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
@@ -2378,13 +2385,16 @@ EXERCISES['11_header'] = Exercise(_darknet_header, cases=lambda: [
     'Before version 0.2 the counter has 32 bits, and the weights begin at 16.': dict(wide=8),
     'Since version 0.2 the counter has 64 bits, and the weights begin at 20.': dict(wide=4),
     'Version 0.2 itself has the counter of 64 bits: at least 2, not more than 2.': dict(more=True),
+    'The version is 10 · major + minor: 1.0 counts as 10, so its counter has 64 bits.':
+        dict(ten=1),
     'The numbers are stored with their little end first.': dict(order='big'),
     'The third number is the revision; the counter comes after it, at byte 12.': dict(start=8),
     'The counter is right, but the weights begin where it ends: at 16 or at 20.': dict(at=20)})
 
 # %% ../nbs/19_exercises.ipynb #batches
 def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by_pixels=True,
-                  alone=True, closed_empty=False, none_is_one=False, exactly=True):
+                  alone=True, closed_empty=False, none_is_one=False, exactly=True,
+                  exact_number=True, reset=True):
     "Batches that keep both limits, in the order of the images."
     out, part, total = [], [], 0
     for i, size in enumerate(sizes):
@@ -2392,16 +2402,17 @@ def _part_batches(sizes, most, pixels, early=True, last=True, by_number=True, by
             continue
         more = total + (size if early else 0)
         too_many = more > pixels if exactly else more >= pixels
-        full = by_number and len(part) == most or by_pixels and too_many
+        number = len(part) if exact_number else len(part) + 1
+        full = by_number and number >= most or by_pixels and too_many
         if full and (part or closed_empty):
-            out, part, total = out + [part], [], 0
+            out, part, total = out + [part], [], 0 if reset else total
         part, total = part + [i], total + size
     return out + [part] if (part or none_is_one and not sizes) and last else out
 
 EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
     ([1, 1, 1], 2, 9), ([4, 4, 4], 8, 9), ([5, 20, 2, 2], 8, 9),
     ([3, 3, 3, 1, 20, 20, 1, 1, 1, 1], 3, 9), ([9, 9], 2, 18), ([20, 1], 3, 9),
-    ([], 3, 9)], mistakes={
+    ([4, 5, 1], 8, 9), ([], 3, 9)], mistakes={
     'The last batch is still open when the loop ends: give it too.': dict(last=False),
     'Ask before you add: with this image the batch would have too many pixels.':
         dict(early=False),
@@ -2409,6 +2420,12 @@ EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
         dict(closed_empty=True),
     'No images make no batch: for an empty list give an empty list.': dict(none_is_one=True),
     'Exactly `pixels` pixels are allowed: a batch is full only above it.': dict(exactly=False),
+    'Exactly `most` images are allowed: a batch is full only when it has so many.':
+        dict(exact_number=False),
+    'Both limits may be reached: exactly `most` images, and exactly `pixels` pixels.':
+        dict(exactly=False, exact_number=False),
+    'A new batch begins with a sum of 0: set the sum back when you close a batch.':
+        dict(reset=False),
     'A batch has at most `most` images.': dict(by_number=False),
     'A batch has at most `pixels` pixels, unless it is one image alone.': dict(by_pixels=False),
     'An image that is too large for any batch gets one of its own: it must not get lost.':
@@ -2416,14 +2433,14 @@ EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
 
 # %% ../nbs/19_exercises.ipynb #int8
 def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False,
-              wrap=False, whole=None):
+              wrap=False, whole=None, kept=False):
     "A kernel in 8 bits, with one scale a channel that leaves."
     w = weight.transpose(0, axis)
     size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
     scale = size/top
     if whole:
         scale = scale.amax().expand(len(scale)).clone()
-    if guard:
+    if guard and not whole:
         scale = scale.where(size != 0, torch.ones_like(scale))
     q = w/scale.view(-1, 1, 1, 1)
     q = q.round() if nearest else q.trunc()
@@ -2431,6 +2448,8 @@ def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, i
     q = q.nan_to_num(0).to(torch.int8).transpose(0, axis)
     if whole == 'one number':
         scale = scale[0]
+    if kept:
+        scale = scale.view(-1, 1, 1, 1)
     return q, 1/scale if inverse else scale
 
 EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
@@ -2447,6 +2466,8 @@ EXERCISES['11_int8'] = Exercise(_quantise, cases=lambda: [
         dict(whole='the same'),
     'One scale for the whole kernel is too coarse: give (nf,) scales, one for each channel that '
     'leaves.': dict(whole='one number'),
+    'The scale has the shape (nf,): the axes that it needs to divide a kernel go again.':
+        dict(kept=True),
     'The largest weight without its sign: a channel may have its largest below zero, and what is '
     'more than 127 comes out as something else.': dict(signed=True, wrap=True),
     'Round to the nearest whole number; cutting off costs half a step on average.':
