@@ -18,7 +18,7 @@ RUNS += [f'{start}:80:{steps}' for steps in (60, 240) for start in ('scratch', '
 RUNS += ['toy:80:preset']
 NEEDED = {'imports-export', 'imports-page', 'folder', 'pencil', 'marker', 'key', 'lying', 'desk',
           'desk-scenes', 'scene-sample', 'yolo-lines', 'desk-split', 'write-desk', 'read-desk',
-          'epochs-for', 'trial', 'first-images', 'whole-run'}
+          'input-size', 'epochs-for', 'trial', 'first-images', 'whole-run'}
 
 
 def chapter():
