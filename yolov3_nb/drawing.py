@@ -180,9 +180,9 @@ def draw_boxes(
     canvas = Image.fromarray(_as_bytes(img))
     draw = ImageDraw.Draw(canvas)
     side = max(canvas.size)
-    thick = max(1, round(side/180))   # of a frame
+    thick = max(1, round(side/220))   # of a frame
     halo = thick//2                   # of white on both sides of it
-    font = _font(max(10, round(side/34)))
+    font = _font(max(10, round(side/36)))
     tags = list(_tags(boxes, labels, scores, classes, numbers))
     tags.reverse()
     for tag in tags:
