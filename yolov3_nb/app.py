@@ -260,8 +260,9 @@ def _square(model, img): # (H, W, 3) uint8 -> (3, S, S) in [0, 1], on the model'
 
 def _scores_at(preds, dets, activation): # raw outputs of B images, N addresses -> (B, N) scores
     scores = []
-    for s, a, (row, col), label in zip(*(dets[k].tolist()
-                                         for k in ('scale', 'anchor', 'cell', 'labels'))):
+    addresses = zip(dets['scale'].tolist(), dets['anchor'].tolist(), dets['cell'].tolist(),
+                    dets['labels'].tolist())
+    for s, a, (row, col), label in addresses:
         raw = preds[s][:, a, row, col].float()                                     # (B, 5 + C)
         logits = raw[:, 5:]
         p = logits.sigmoid() if activation == 'sigmoid' else logits.softmax(1)
@@ -361,7 +362,8 @@ def choose(
     if which not in (-1, *range(1, n + 1)):
         raise InputError(f'There is no box {which}: there are {n} at these thresholds.')
     numbers = list(range(1, n + 1)) if which == -1 else [which]
-    return numbers, {k: v[[i - 1 for i in numbers]] for k, v in dets.items()}
+    rows = torch.tensor(numbers) - 1
+    return numbers, {k: v[rows] for k, v in dets.items()}
 
 def explain(
     model, # a `YOLOv3`
@@ -452,12 +454,13 @@ def guesses(
     logits = out['cls'][0].float().cpu()                                           # (A, C)
     p = logits.sigmoid() if model.class_activation == 'sigmoid' else logits.softmax(1)
     p, labels = p.max(1)
-    where = out['where'].cpu()                                                     # (A, 4)
+    where = out['where'].cpu()                      # (A, 4): scale, anchor, row, column
     kept = find(model, img, -1, score, nms, limits)
     found = []
     for s, (row, col) in enumerate(cells_at(x, y, hw, size)):
-        here = (where[:, [0, 2, 3]] == torch.tensor([s, row, col])).all(1).nonzero()[:, 0]
-        i = int(here[(objectness*p)[here].argmax()])                               # best of three
+        cell = torch.tensor([s, row, col])
+        here = (where[:, [0, 2, 3]] == cell).all(1).nonzero()[:, 0]   # the cell's three anchors
+        i = int(here[(objectness*p)[here].argmax()])
         guess = dict(scale=s, cell=(row, col), objectness=float(objectness[i]),
                      label=int(labels[i]), p=float(p[i]), score=float(objectness[i]*p[i]),
                      box=unletterbox_boxes(out['boxes'][0, i:i+1].cpu(), hw, size)[0])
@@ -605,8 +608,9 @@ def answer_files(
     img, (h, w) = read_upload(path, limits)
     dets = find(model, img, scale, score, nms, limits)
     objects = []
-    for label, value, s, box in zip(*(dets[k].tolist() for k in ('labels', 'scores', 'scale')),
-                                    (dets['boxes']*w/img.shape[1]).tolist()):
+    boxes = (dets['boxes']*w/img.shape[1]).tolist()
+    columns = zip(dets['labels'].tolist(), dets['scores'].tolist(), dets['scale'].tolist(), boxes)
+    for label, value, s, box in columns:
         objects.append(dict(label=model.class_names[label], score=round(value, 4),
                             box=[round(v, 1) for v in box], stride=STRIDES[s]))
     answer = dict(image=Path(path).name, width=w, height=h, score_threshold=score,
@@ -722,8 +726,8 @@ EXPLAINED = '''### How to read this page
 The network lays three grids over the image: {0}, {1} and {2} cells. Each cell may answer for
 objects whose centre it holds, the coarse grid for large objects and the fine grid for small ones.
 A box has a *score*: how sure the network is that there is an object, times how sure it is of the
-class. The *score threshold* drops boxes below it; *NMS* keeps one box where several found the same
-object.
+class. Only boxes that score above the *score threshold* are shown. *NMS* keeps one box where several
+found the same object.
 
 ### What a heat map says
 A *heat map* asks what spoke for one box. Bright means much, grey means nothing. It shows what the
@@ -838,7 +842,7 @@ def _controls(gr, model, examples): # left: what goes in
                     label='Or one of these', elem_id='examples')
     with gr.Group(elem_id='settings'):
         ui['score'] = gr.Slider(.05, .95, SCORE_THRESHOLD, step=.05, elem_id='score',
-                                label='Score threshold', info='Boxes below it are dropped.')
+                                label='Score threshold', info='Boxes above it are shown.')
         ui['nms'] = gr.Slider(.05, .95, NMS_THRESHOLD, step=.05, elem_id='nms',
                               label='NMS threshold',
                               info='Of two that overlap more, the better stays.')
@@ -910,16 +914,19 @@ def _why_not_tab(gr): # what became of the guesses at one place
 def _tabs(gr, model, minutes): # below: all that explains the result
     grids = grid_names(model.image_size)
     ui = {'view': gr.State('boxes')}
+    def tab(label, key):
+        return gr.Tab(label, id=key, elem_id=f'{key}-tab')
+
     with gr.Tabs(selected='boxes', overflow_behavior='wrap', elem_id='tabs') as ui['tabs']:
-        with gr.Tab('Boxes', id='boxes') as ui['boxes_tab']:
+        with tab('Boxes', 'boxes') as ui['boxes_tab']:
             ui |= _boxes_tab(gr)
-        with gr.Tab('Why?', id='why') as ui['why_tab']:
+        with tab('Why?', 'why') as ui['why_tab']:
             ui |= _why_tab(gr)
-        with gr.Tab('Why not?', id='why_not') as ui['why_not_tab']:
+        with tab('Why not?', 'why_not') as ui['why_not_tab']:
             ui |= _why_not_tab(gr)
-        with gr.Tab('Grids', id='grids') as ui['grids_tab']:
+        with tab('Grids', 'grids') as ui['grids_tab']:
             ui['grids'] = _panels(gr, 'grid', [f'Boxes of the {name} grid' for name in grids])
-        with gr.Tab('Help', id='help') as ui['help_tab']:
+        with tab('Help', 'help') as ui['help_tab']:
             gr.Markdown(EXPLAINED.format(*grids, evidence=EVIDENCE, minutes=minutes),
                         elem_id='last')
     return ui
@@ -1102,7 +1109,9 @@ class Served:
         door = IdleLimit(app, limits['idle_seconds'])
         host, port = sock.getsockname()[:2]
         host = {'0.0.0.0': 'localhost', '::': 'localhost'}.get(host, host)
-        self.local_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        if ':' in host:   # an address of IPv6
+            host = f'[{host}]'
+        self.local_url = f'http://{host}:{port}/'
         self.server = uvicorn.Server(uvicorn.Config(
             door, http=door.protocol(AutoHTTPProtocol), log_level='warning', proxy_headers=False,
             limit_concurrency=limits['connections'], timeout_graceful_shutdown=1))
