@@ -28,11 +28,13 @@ from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+
 import cv2
 import numpy as np
 import torch
-import yolov3_nb
 from PIL import Image
+
+import yolov3_nb
 from .anchors import STRIDES, decode
 from .augment import letterbox_geometry, test_transform, unletterbox_boxes
 from .boxes import box_iou
@@ -726,8 +728,8 @@ EXPLAINED = '''### How to read this page
 The network lays three grids over the image: {0}, {1} and {2} cells. Each cell may answer for
 objects whose centre it holds, the coarse grid for large objects and the fine grid for small ones.
 A box has a *score*: how sure the network is that there is an object, times how sure it is of the
-class. Only boxes that score above the *score threshold* are shown. *NMS* keeps one box where several
-found the same object.
+class. Only boxes that score above the *score threshold* are shown. *NMS* keeps one box where
+several found the same object.
 
 ### What a heat map says
 A *heat map* asks what spoke for one box. Bright means much, grey means nothing. It shows what the
