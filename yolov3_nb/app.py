@@ -768,6 +768,7 @@ CSS = '''
 #examples .gallery-item img {width: 100%; height: 100%; max-height: none; object-fit: cover}
 #scale .wrap {display: grid; grid-template-columns: 1fr 1fr; gap: 8px}
 #tabs [role=tab] {min-height: 44px}
+#last, #evidence, #verdict {max-width: 46rem}
 #reason :is(th, td) {border: 0; border-bottom: 1px solid var(--border-color-primary)}
 #table * {font-family: var(--font) !important}
 .panels {display: grid !important; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 14px}

@@ -121,23 +121,24 @@ def show_boxes(
     return ax
 
 # %% ../nbs/20q_drawing.ipynb #places
+def _clamp(value, most):
+    return min(max(value, 0), most)
+
 def _places(box, size, hw):
     "Where a tag of a size (w, h) may stand at its box, best first: places xyxy in the image."
     x1, y1, x2, y2 = box
     w, h = size
-    right = max(0, hw[1] - w)
+    right = max(0, hw[1] - w)    # the last column and row at which a tag may begin
     bottom = max(0, hw[0] - h)
-    outside = [(x1, y1 - h), (x2 - w, y1 - h), (x1, y2), (x2 - w, y2),   # above, below
-               (x2, y1), (x1 - w, y1), (x2, y2 - h), (x1 - w, y2 - h)]   # at its sides
-    inside = [(x1, y1), (x2 - w, y1), (x1, y2 - h), (x2 - w, y2 - h)]
     places = []
-    for x, y in outside:
-        slid = min(max(x, 0), right)   # above and below, a tag may slide along the edge
-        beside = x >= x2 or x <= x1 - w
-        if 0 <= y <= bottom and (slid == x or not beside):
-            places.append((slid, y))
-    for x, y in inside:
-        places.append((min(max(x, 0), right), min(max(y, 0), bottom)))
+    for x, y in [(x1, y1 - h), (x2 - w, y1 - h), (x1, y2), (x2 - w, y2)]:   # above, below
+        if 0 <= y <= bottom:
+            places.append((_clamp(x, right), y))
+    for x, y in [(x2, y1), (x1 - w, y1), (x2, y2 - h), (x1 - w, y2 - h)]:   # at its sides
+        if 0 <= x <= right:
+            places.append((x, _clamp(y, bottom)))
+    for x, y in [(x1, y1), (x2 - w, y1), (x1, y2 - h), (x2 - w, y2 - h)]:   # inside
+        places.append((_clamp(x, right), _clamp(y, bottom)))
     return [(x, y, x + w, y + h) for x, y in places]
 
 # %% ../nbs/20q_drawing.ipynb #place-tags
@@ -168,6 +169,16 @@ def _font(size): # in pixels
     from matplotlib import get_data_path
     return ImageFont.truetype(Path(get_data_path())/'fonts/ttf/DejaVuSans.ttf', size)
 
+def _draw_frame(draw, tag, thick): # into the image of an `ImageDraw`
+    x1, y1, x2, y2 = (round(v) for v in tag.box)
+    x2 = max(x2 - 1, x1)   # Pillow draws the last column and row, too
+    y2 = max(y2 - 1, y1)
+    halo = thick//2   # of white, on both sides of the frame
+    if halo:
+        around = x1 - halo, y1 - halo, x2 + halo, y2 + halo
+        draw.rectangle(around, outline='white', width=thick + 2*halo)
+    draw.rectangle((x1, y1, x2, y2), outline=tag.color, width=thick)
+
 def draw_boxes(
     img, # (H, W, 3) uint8, or a tensor (3, H, W) in [0, 1]
     boxes, # (N, 4) xyxy pixels
@@ -180,22 +191,16 @@ def draw_boxes(
     canvas = Image.fromarray(_as_bytes(img))
     draw = ImageDraw.Draw(canvas)
     side = max(canvas.size)
-    thick = max(1, round(side/220))   # of a frame
-    halo = thick//2                   # of white on both sides of it
     font = _font(max(10, round(side/36)))
     tags = list(_tags(boxes, labels, scores, classes, numbers))
-    tags.reverse()
-    for tag in tags:
-        x1, y1, x2, y2 = (round(v) for v in tag.box)
-        x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)   # Pillow draws the last row and column
-        if halo:
-            around = x1 - halo, y1 - halo, x2 + halo, y2 + halo
-            draw.rectangle(around, outline='white', width=thick + 2*halo)
-        draw.rectangle((x1, y1, x2, y2), outline=tag.color, width=thick)
-    tags = [tag for tag in reversed(tags) if tag.text]
-    height = round(1.35*font.size)
-    sizes = [(math.ceil(font.getlength(tag.text) + .6*font.size), height) for tag in tags]
+    for tag in reversed(tags):
+        _draw_frame(draw, tag, max(1, round(side/220)))
+    tags = [tag for tag in tags if tag.text]
     frames = [[round(v) for v in tag.box] for tag in tags]
+    sizes = []
+    for tag in tags:
+        width = math.ceil(font.getlength(tag.text) + .6*font.size)
+        sizes.append((width, round(1.35*font.size)))
     places = place_tags(frames, sizes, (canvas.height, canvas.width))
     for tag, (x1, y1, x2, y2) in reversed(list(zip(tags, places))):
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=tag.color)
