@@ -797,7 +797,7 @@ body:not(.dark) #tabs button.selected {color: var(--primary-700)}
   .source-selection .icon {padding: 9px}
   .tab-like-container {height: auto !important}
   #picture .icon-button-wrapper {bottom: 0}
-  input:is([type=range], [type=number]) {min-height: 40px}
+  input:is([type=range], [type=number], [role=listbox]) {min-height: 40px}
   :is(#scale label, footer button) {min-height: 40px}
   .source-selection {height: 44px !important}
   footer .divider {display: none}
