@@ -531,14 +531,14 @@ def show_meant(
     model, path, scale, score, nms, which, method, strength, # as `show_why`
     x, y, # a place in the image that is shown, pixels
     limits:dict=LIMITS,
-)->tuple: # the number of the box that is now chosen; image, sentence
+)->tuple: # the number of the box, 0 where there is none; image, sentence
     "Somebody pointed at the image: why is there this box, or why is there none?"
     img, _ = read_upload(path, limits)
     dets = find(model, img, scale, score, nms, limits)
     number = box_at(dets['boxes'], x, y)
     if number:
         return number, *explain(model, img, dets, number, method, strength, limits)[:2]
-    return which, *why_not(model, img, x, y, scale=scale, score=score, nms=nms, limits=limits)
+    return 0, *why_not(model, img, x, y, scale=scale, score=score, nms=nms, limits=limits)
 
 # %% ../nbs/11b_app.ipynb #show_side_by_side
 def show_grids(
@@ -994,9 +994,10 @@ class _Answers:
 
     def pointed(self, image, *args):
         number, drawn, said = self.ask(show_meant, self.path(image), *args)
-        view = 'why_not' if said.startswith('No box here.') else 'why'
-        cells = (drawn, said) if view == 'why_not' else (self.gr.skip(), self.gr.skip())
-        return number, *cells, self.gr.Tabs(selected=view), view
+        skip = self.gr.skip()
+        if number:   # the tab is filled when it is open
+            return number, skip, skip, self.gr.Tabs(selected='why'), 'why'
+        return skip, drawn, said, self.gr.Tabs(selected='why_not'), 'why_not'
 
 # %% ../nbs/11b_app.ipynb #build_app
 TO_TABS = '() => setTimeout(() => document.querySelector("#tabs").scrollIntoView(), 300)'
