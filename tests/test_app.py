@@ -857,7 +857,7 @@ def test_lines_of_tables_are_fainter_than_words(page, files, theme):
     page.open(1440, 900, theme)
     page.point('#found', 5, 5, read_upload(files['course'])[0].shape)
     page.until(lambda: page.all('#reason td'))
-    strong = '''return [...document.querySelectorAll('table :is(th, td)')].filter(e => {
+    strong = '''return [...document.querySelectorAll('table, table :is(tr, th, td)')].filter(e => {
         const css = getComputedStyle(e)
         return ['Top', 'Right', 'Bottom', 'Left'].some(side =>
             parseFloat(css[`border${side}Width`]) && css[`border${side}Color`] === css.color)

@@ -769,7 +769,8 @@ CSS = '''
 #scale .wrap {display: grid; grid-template-columns: 1fr 1fr; gap: 8px}
 #tabs [role=tab] {min-height: 44px}
 #last, #evidence, #verdict {max-width: 46rem}
-#reason :is(th, td) {border: 0; border-bottom: 1px solid var(--border-color-primary)}
+#reason :is(table, tr, th, td) {border: 0}
+#reason :is(th, td) {border-bottom: 1px solid var(--border-color-primary)}
 #table * {font-family: var(--font) !important}
 .panels {display: grid !important; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 14px}
 .panels > .column {min-width: 0 !important; gap: 6px}
