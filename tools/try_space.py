@@ -93,15 +93,19 @@ def look(driver, url, out):
     sentence = until(lambda: (text := driver.find_element('css selector', '#sentence').text)
                      and 'The detector took' in text and text, 'a sentence on what was found')
     until(lambda: driver.find_elements('css selector', '#found img'), 'the image with boxes')
-    until(lambda: driver.find_elements('css selector', '#heat img'), 'a heat map')
     print(f'first answer {time.time() - began:.1f} s after the page was asked for')
     print('title:', driver.find_element('css selector', '#title').text.replace('\n', ' · '))
     print('sentence:', sentence)
+    tabs = driver.find_elements('css selector', '[role=tab]')
+    next(tab for tab in tabs if tab.text == 'Why?').click()
+    until(lambda: driver.find_elements('css selector', '#heat img'), 'a heat map')
+    until(lambda: driver.find_element('css selector', '#caption').text, 'its caption')
     print('caption:', driver.find_element('css selector', '#caption').text)
     found, heat = image(driver, '#found'), image(driver, '#heat')
     colour = abs(heat - heat.mean(2, keepdims=True)).max(2)
     print(f'image {found.shape}, heat map {heat.shape}, {100*(colour > 40).mean():.0f} % of it '
           'in colour')
+    tabs[0].click()   # the boxes, and the files
     saved = out/'saved'
     shutil.rmtree(saved, ignore_errors=True)
     driver.execute_cdp_cmd('Browser.setDownloadBehavior', dict(behavior='allow',
