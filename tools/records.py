@@ -91,26 +91,27 @@ def budget():
         end = 'on the way' if p['left_at'] is None else f"rate fallen from {p['left_at']:,} on"
         who = f"[this course]({BLOB}/voc0712_curve.json), {end}"
         network = f"width {p['model']['width']:g}, {p['size']} px"
-        rows.append((p['images_seen'], who, 'random', network, p['metrics']))
+        rows.append((p['images_seen'], who, 'random', network, p['metrics'] | dict(ap='area')))
     r = results()['voc07']
     network = f"width {r['model']['width']:g}, {r['model']['image_size']} px"
     rows.append((images_seen(r), f'[this course]({BLOB}/voc07.json), VOC 2007 alone', 'random',
-                 network, r['metrics']))
+                 network, r['metrics'] | dict(ap='area')))
     published = json.loads((ROOT/'results'/'published.json').read_text(encoding='utf-8'))
     for r in published['rows']:
         seen = r['epochs'] and 16551 * r['epochs']
         network = f"{r['network']}, {r['image_size']} px"
         rows.append((seen, f"[{r['who']}]({r['source']})", r['start'], network, r))
     rows.sort(key=lambda row: (row[0] is None, row[0]))
-    lines = ['| images seen | who | begins with weights | network | mAP@0.5 '
-             '| class / no-object / object, % |', '| ---: | --- | --- | --- | ---: | --- |']
+    lines = ['| images seen | who | begins with weights | network | mAP@0.5 | average precision by '
+             '| class / no-object / object, % |',
+             '| ---: | --- | --- | --- | ---: | --- | --- |']
     for seen, who, start, network, m in rows:
         images = f'{seen:,}' if seen else 'not said'
         accuracies = '–'
         if m['class_acc'] is not None:
             accuracies = ' / '.join(f'{m[k]:.1f}' for k in ('class_acc', 'noobj_acc', 'obj_acc'))
         lines.append(f"| {images} | {who} | {start} | {network} | {m['map50']:.3f} "
-                     f'| {accuracies} |')
+                     f"| {m['ap'] or 'not said'} | {accuracies} |")
     return '\n'.join(lines)
 
 
