@@ -265,7 +265,7 @@ def test_a_page_needs_no_other_host(browser, module, address):
     assert found['math'] > 10 and found['raw'] == 0
 
 def test_tables_of_figures_can_be_read_on_a_phone(browser, address):
-    "A figure stands in one line; the table scrolls."
+    "A figure stands in one line; the table scrolls, but not on a desk that has room for it."
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
                             dict(width=PHONE[0], height=PHONE[1], deviceScaleFactor=1, mobile=True))
     browser.get(f'{address}records.html')
@@ -276,8 +276,14 @@ def test_tables_of_figures_can_be_read_on_a_phone(browser, address):
           range.selectNodeContents(td);
           return range.getClientRects().length;
         })""")
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
+                            dict(width=1440, height=900, deviceScaleFactor=1, mobile=False))
+    cut = browser.execute_script("""
+        const tables = [...document.querySelectorAll('.records table')];
+        return tables.map(e => e.scrollWidth - e.clientWidth)""")
     browser.get_log('browser')
     assert len(lines) > 20 and set(lines) == {1}
+    assert len(cut) == 4 and max(cut) <= 1
 
 def test_no_line_of_code_on_the_first_page_wraps(browser, address):
     browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',
