@@ -798,7 +798,7 @@ body:not(.dark) #tabs button.selected {color: var(--primary-700)}
   .source-selection .icon {padding: 9px}
   .tab-like-container {height: auto !important}
   #picture .icon-button-wrapper {bottom: 0}
-  input:is([type=range], [type=number], [role=listbox]) {min-height: 40px}
+  input:is([type=range], [type=number], [role=combobox]) {min-height: 40px}
   :is(#scale label, footer button) {min-height: 40px}
   .source-selection {height: 44px !important}
   footer .divider {display: none}
@@ -917,7 +917,7 @@ def _why_not_tab(gr): # what became of the guesses at one place
 
 def _tabs(gr, model, minutes): # below: all that explains the result
     grids = grid_names(model.image_size)
-    ui = {'view': gr.State('boxes')}
+    ui = {'view': gr.State(('boxes', 0))}   # the open tab, and how often it was filled
     def tab(label, key):
         return gr.Tab(label, id=key, elem_id=f'{key}-tab')
 
@@ -970,35 +970,45 @@ class _Answers:
     def because(self, image, *args):
         return self.ask(show_why, self.path(image), *args)
 
-    def because_if_open(self, view, image, *args): # an image without any box is no error
-        if image is None or view != 'why':
-            return None, ''
+    def renewed(self, view): # so that the open tab is filled again, if it is one that is filled
+        name, times = view
+        return (name, times + 1) if name in ('why', 'grids') else self.gr.skip()
+
+    def emptied(self, view): # another image, or other thresholds
+        return None, POINT_HERE, *self.panels(), self.renewed(view)
+
+    def panels(self, why=(None, ''), grids=None, methods=None, verdict=''):
+        grids = grids or [(None, '')]*3
+        methods = methods or [(None, '')]*len(METHODS)
+        return *why, *(part for pair in [*grids, *methods] for part in pair), verdict
+
+    def fill(self, view, image, scale, score, nms, *how): # the open tab; the others are emptied
+        path = self.path(image)
+        settings = self.model, path, scale, score, nms
         try:
-            return self.run(show_why, self.model, self.path(image), *args, self.limits)
-        except InputError as e:
-            return None, html.escape(str(e), quote=False)
+            if image is not None and view[0] == 'why':
+                which, _, strength = how
+                why = self.run(show_why, *settings, *how, self.limits)
+                yield self.panels(why)   # the others take longer
+                shown = self.run(show_methods, *settings, which, strength, self.limits)
+                yield self.panels([self.gr.skip()]*2, None, *shown)
+            elif image is not None and view[0] == 'grids':
+                shown = self.run(show_grids, self.model, path, score, nms, self.limits)
+                yield self.panels(grids=shown)
+            else:
+                yield self.panels()
+        except InputError as e:   # an image without any box is no error
+            yield self.panels((None, html.escape(str(e), quote=False)))
 
-    def side_by_side(self, view, image, scale, score, nms, which, method, strength):
-        grids = [None, '']*3
-        methods = [None, '']*len(METHODS)
-        verdict = ''
-        with suppress(InputError):   # no box: the tab stays empty, and the caption says so
-            path = self.path(image)
-            if image is not None and view == 'grids':
-                pairs = self.run(show_grids, self.model, path, score, nms, self.limits)
-                grids = [part for pair in pairs for part in pair]
-            if image is not None and view == 'why':
-                pairs, verdict = self.run(show_methods, self.model, path, scale, score, nms, which,
-                                          strength, self.limits)
-                methods = [part for pair in pairs for part in pair]
-        return *grids, *methods, verdict
+    def opened(self, name, view): # for the tabs, and for the view
+        return self.gr.Tabs(selected=name), (name, view[1] + 1)
 
-    def pointed(self, image, *args):
+    def pointed(self, view, image, *args):
         number, drawn, said = self.ask(show_meant, self.path(image), *args)
         skip = self.gr.skip()
         if number:   # the tab is filled when it is open
-            return number, skip, skip, self.gr.Tabs(selected='why'), 'why'
-        return skip, drawn, said, self.gr.Tabs(selected='why_not'), 'why_not'
+            return number, skip, skip, *self.opened('why', view)
+        return skip, drawn, said, *self.opened('why_not', view)
 
 # %% ../nbs/11b_app.ipynb #build_app
 TO_TABS = '() => setTimeout(() => document.querySelector("#tabs").scrollIntoView(), 300)'
@@ -1012,40 +1022,40 @@ def _wire(gr, demo, ui, answers): # which event calls what
     why = pick('heat', 'caption')
     cells = pick('cells', 'reason')
     found = pick('found', 'sentence', 'table', 'which', 'json', 'csv', 'image')
-    panels = [*ui['grids'], *ui['methods'], ui['verdict']]
-    opened = [ui['view'], *settings, *how]   # which tab is open, and all that its content follows
-    network = dict(concurrency_id='network', concurrency_limit=1, preprocess=False)
-    hidden = network | dict(api_visibility='private', show_progress='minimal')
-    quick = dict(queue=False, api_visibility='private')
+    panels = [*why, *ui['grids'], *ui['methods'], ui['verdict']]
+    view = ui['view']
+    network = dict(concurrency_id='network', concurrency_limit=1, preprocess=False,
+                   show_progress='minimal')
     newest = dict(trigger_mode='always_last')
-
-    def refill(event): # the tab that is open; the other tabs are emptied
-        return event(answers.because_if_open, opened, why, **hidden).success(
-            answers.side_by_side, opened, panels, **hidden)
-
-    def pointed(image, scale, score, nms, which, method, strength, event: gr.SelectData):
-        return answers.pointed(image, scale, score, nms, which, method, strength, *event.index)
-
-    def row(event: gr.SelectData):
-        return event.index[0] + 1, gr.Tabs(selected='why'), 'why'
+    private = dict(api_visibility='private')
+    quick = dict(queue=False, **private)
 
     moved = [demo.load, ui['picture'].change, *(c.input for c in settings[1:])]
-    changed = gr.on(moved, answers.look, settings, found, api_name='detect',
-                    show_progress='minimal', **newest, **network)
-    changed.failure(lambda: answers.cleared(), None, found, **quick)
-    changed.then(lambda: (None, POINT_HERE), None, cells, **quick)
-    refill(changed.then)
+    changed = gr.on(moved, answers.look, settings, found, api_name='detect', **newest, **network)
+    changed.failure(answers.cleared, None, found, **quick)
+    changed.then(answers.emptied, view, [*cells, *panels, view], **quick)
     gr.on([c.input for c in how], answers.because, settings + how, why, api_name='explain',
-          show_progress='minimal', **newest, **network)
-    gr.on([ui['which'].input, ui['strength'].input], answers.side_by_side, opened, panels,
-          **newest, **hidden)
-    to_tab = [ui['tabs'], ui['view']]
-    asked = ui['found'].select(pointed, settings + how, [ui['which'], *cells, *to_tab], **hidden)
-    asked.success(None, js=TO_TABS)
-    refill(asked.success)
-    refill(ui['table'].select(row, None, [ui['which'], *to_tab], **quick).success)
+          **newest, **network)
+    gr.on([ui['which'].input, ui['strength'].input], answers.renewed, view, view, **quick)
+    view.change(answers.fill, [view, *settings, *how], panels, **newest, **network, **private)
+    _wire_pointing(gr, ui, answers, [view, *settings, *how], network | private, quick)
+
+def _wire_pointing(gr, ui, answers, inputs, network, quick): # at the image, the table or a tab
+    view = ui['view']
+
+    def place(view, image, scale, score, nms, which, method, strength, event: gr.SelectData):
+        return answers.pointed(view, image, scale, score, nms, which, method, strength,
+                               *event.index)
+
+    def row(view, event: gr.SelectData):
+        return event.index[0] + 1, *answers.opened('why', view)
+
+    pointed = ui['found'].select(place, inputs, [ui['which'], ui['cells'], ui['reason'],
+                                                 ui['tabs'], view], **network)
+    pointed.success(None, js=TO_TABS)
+    ui['table'].select(row, view, [ui['which'], ui['tabs'], view], **quick)
     for name in ('boxes', 'why', 'why_not', 'grids', 'help'):
-        refill(ui[f'{name}_tab'].select(lambda name=name: name, None, ui['view'], **quick).success)
+        ui[f'{name}_tab'].select(lambda view, name=name: (name, view[1] + 1), view, view, **quick)
 
 def build_app(
     model, # a `YOLOv3`
