@@ -125,11 +125,11 @@ def test_every_exif_orientation(devkit, orientation, size, ending):
 
 def test_the_app_shows_the_image_as_a_viewer_does(devkit):
     from yolov3_nb.app import read_upload
-    im = frame(720, 640, (50, 50, 350, 250))
+    im = frame(1000, 900, (50, 50, 350, 250))  # shown as large as it is
     for orientation in UNDO:
         path = add_turned(devkit, f'a{orientation}', im, orientation, '.png', im.size)
         img, hw = read_upload(str(path))
-        assert hw == (640, 720) and (img == np.asarray(im)).all()
+        assert hw == (900, 1000) and (img == np.asarray(im)).all()
 
 
 def test_boxes_on_the_stored_pixels_are_refused(devkit):
