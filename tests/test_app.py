@@ -718,8 +718,8 @@ def test_grids_and_methods_side_by_side(page, files, model):
         got = page.pixels(f'#method{i}').astype(int)
         assert got.shape == drawn.shape and np.mean(np.abs(got - drawn) > 8) < .02, caption
         assert caption.split(':')[0] == said.replace('**', '').split(':')[0]
-    said = page.one('#verdict').text
-    assert said.split(' has ')[0] == verdict.split(' has ')[0] and 'LayerCAM' in said
+    said = page.until(lambda: 'LayerCAM' in page.one('#verdict').text and page.one('#verdict').text)
+    assert said.split(' has ')[0] == verdict.split(' has ')[0]
 
 
 def test_files_can_be_saved(page, files, model, tmp_path):
@@ -793,7 +793,7 @@ def test_removing_the_image_is_no_error(page):
     from selenium.webdriver import Keys
     page.open()
     page.tab('Why?')
-    page.until(lambda: page.one('#verdict').text)
+    page.until(lambda: 'cell blob' in page.one('#verdict').text)
     page.remove()
     page.until(lambda: 'There is no image yet' in page.one('#sentence').text)
     page.until(lambda: not page.all('#found img') and not page.all('#heat img'))

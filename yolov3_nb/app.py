@@ -989,7 +989,7 @@ class _Answers:
             if image is not None and view[0] == 'why':
                 which, _, strength = how
                 why = self.run(show_why, *settings, *how, self.limits)
-                yield self.panels(why)   # the others take longer
+                yield self.panels(why, verdict='The methods are being compared …')
                 shown = self.run(show_methods, *settings, which, strength, self.limits)
                 yield self.panels([self.gr.skip()]*2, None, *shown)
             elif image is not None and view[0] == 'grids':
