@@ -102,16 +102,16 @@ def budget():
         network = f"{r['network']}, {r['image_size']} px"
         rows.append((seen, f"[{r['who']}]({r['source']})", r['start'], network, r))
     rows.sort(key=lambda row: (row[0] is None, row[0]))
-    lines = ['| images seen | who | begins with weights | network | mAP@0.5 | average precision by '
-             '| class / no-object / object, % |',
-             '| ---: | --- | --- | --- | ---: | --- | --- |']
+    lines = ['| images seen | mAP@0.5 | class / no-object / object, % | average precision by '
+             '| network | begins with weights | who |',
+             '| ---: | ---: | --- | --- | --- | --- | --- |']
     for seen, who, start, network, m in rows:
         images = f'{seen:,}' if seen else 'not said'
         accuracies = '–'
         if m['class_acc'] is not None:
             accuracies = ' / '.join(f'{m[k]:.1f}' for k in ('class_acc', 'noobj_acc', 'obj_acc'))
-        lines.append(f"| {images} | {who} | {start} | {network} | {m['map50']:.3f} "
-                     f"| {m['ap'] or 'not said'} | {accuracies} |")
+        lines.append(f"| {images} | {m['map50']:.3f} | {accuracies} | {m['ap'] or 'not said'} "
+                     f'| {network} | {start} | {who} |')
     return '\n'.join(lines)
 
 

@@ -219,13 +219,14 @@ function summary(detections) {
 
 async function refresh() {
   const now = {score: threshold('score'), iou: threshold('iou')};
+  const newest = images;
   const found = await ask('thresholds', now);
   if (shown && shown.number === found.number) {  // else another image is on its way
     drawBoxes(found.detections);
     document.querySelectorAll('.detector-grids figure').forEach((panel, scale) => drawGrid(panel, scale, found.detections));
     root.dataset.image = shown.name;
     root.dataset.detections = JSON.stringify(found.detections.map(({element, ...d}) => d));
-    say('ready', `${summary(found.detections)} The network took ${seconds(shown.ms.network / 1000)}.`);
+    if (newest === images) say('ready', `${summary(found.detections)} The network took ${seconds(shown.ms.network / 1000)}.`);
   }
   if (found.all) drawCurve(found);
   root.dataset.thresholds = `${now.score} ${now.iou}`;  // that the page now shows
