@@ -135,7 +135,7 @@ def tables():
         own.sort(key=lambda item: -item[1]['metrics']['map50'])
         lines = [HEAD, *(row(*item) for item in own)]
         parts.append(f'\n## {title}\n\n' + TABLE.format('\n'.join(lines)))
-    parts += [BUDGET, TABLE.format(budget())]
+    parts += [BUDGET, TABLE.format(budget()).replace('{.records}', '{.records .budget}')]
     parts += ['\n## Short runs, rung by rung\n\nEach rung adds one change to the recipe before '
               'it, and is measured on validation images after a few epochs. Compare rungs of one '
               'ladder only.\n', ladder('ladder_toy'), ladder('ladder_voc')]

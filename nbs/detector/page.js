@@ -21,6 +21,7 @@ const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
 let site, network, shown, first, stream, loaded;
 let images = 0;  // so many have been given; only the last of them is shown
+let refused = 0;  // the newest image that could not be read
 const ui = {state: $('.detector-state'), stage: $('.detector-stage'), network: $('.network'), bits: $('.bits'), known: $('.known'),
             rows: $('.detections tbody'), examples: $('.detector-examples')};
 ui.image = make('img', {alt: 'No image yet'});
@@ -219,14 +220,13 @@ function summary(detections) {
 
 async function refresh() {
   const now = {score: threshold('score'), iou: threshold('iou')};
-  const newest = images;
   const found = await ask('thresholds', now);
   if (shown && shown.number === found.number) {  // else another image is on its way
     drawBoxes(found.detections);
     document.querySelectorAll('.detector-grids figure').forEach((panel, scale) => drawGrid(panel, scale, found.detections));
     root.dataset.image = shown.name;
     root.dataset.detections = JSON.stringify(found.detections.map(({element, ...d}) => d));
-    if (newest === images) say('ready', `${summary(found.detections)} The network took ${seconds(shown.ms.network / 1000)}.`);
+    if (refused !== images) say('ready', `${summary(found.detections)} The network took ${seconds(shown.ms.network / 1000)}.`);
   }
   if (found.all) drawCurve(found);
   root.dataset.thresholds = `${now.score} ${now.iou}`;  // that the page now shows
@@ -250,7 +250,9 @@ async function show(blob, truth, name) {
   let found;
   try { found = await ask('detect', {blob, number}); }
   catch (e) {
-    if (number === images) say('error', e.message);
+    if (number !== images) return;
+    refused = number;  // what is said of it stays until another image comes
+    say('error', e.message);
     return;
   }
   if (number !== images) return;
