@@ -951,4 +951,5 @@ def write_figure(desk, phone, file):
     both.paste(phone, (desk.width + 10, 16))
     size = 1000, round(1000*both.height/both.width)
     both = both.resize(size, Image.Resampling.LANCZOS)
-    both.quantize(256, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
+    colours = both.quantize(256, Image.Quantize.MEDIANCUT)
+    both.quantize(palette=colours).save(file, optimize=True)   # dithered: no bands in the sky

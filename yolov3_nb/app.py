@@ -26,6 +26,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -917,7 +918,7 @@ def _why_not_tab(gr): # what became of the guesses at one place
 
 def _tabs(gr, model, minutes): # below: all that explains the result
     grids = grid_names(model.image_size)
-    ui = {'view': gr.State(('boxes', 0))}   # the open tab, and how often it was filled
+    ui = {'view': gr.Textbox('boxes 0', visible='hidden', elem_id='view')}   # the open tab
     def tab(label, key):
         return gr.Tab(label, id=key, elem_id=f'{key}-tab')
 
@@ -970,9 +971,12 @@ class _Answers:
     def because(self, image, *args):
         return self.ask(show_why, self.path(image), *args)
 
+    def next(self, view, name=None): # another view; the number says that it is another one
+        old, number = view.split()
+        return f'{name or old} {int(number) + 1}'
+
     def renewed(self, view): # so that the open tab is filled again, if it is one that is filled
-        name, times = view
-        return (name, times + 1) if name in ('why', 'grids') else self.gr.skip()
+        return self.next(view) if view.split()[0] in ('why', 'grids') else self.gr.skip()
 
     def emptied(self, view): # another image, or other thresholds
         return None, POINT_HERE, *self.panels(), self.renewed(view)
@@ -985,14 +989,15 @@ class _Answers:
     def fill(self, view, image, scale, score, nms, *how): # the open tab; the others are emptied
         path = self.path(image)
         settings = self.model, path, scale, score, nms
+        name = view.split()[0]
         try:
-            if image is not None and view[0] == 'why':
+            if image is not None and name == 'why':
                 which, _, strength = how
                 why = self.run(show_why, *settings, *how, self.limits)
                 yield self.panels(why, verdict='The methods are being compared …')
                 shown = self.run(show_methods, *settings, which, strength, self.limits)
                 yield self.panels([self.gr.skip()]*2, None, *shown)
-            elif image is not None and view[0] == 'grids':
+            elif image is not None and name == 'grids':
                 shown = self.run(show_grids, self.model, path, score, nms, self.limits)
                 yield self.panels(grids=shown)
             else:
@@ -1001,7 +1006,7 @@ class _Answers:
             yield self.panels((None, html.escape(str(e), quote=False)))
 
     def opened(self, name, view): # for the tabs, and for the view
-        return self.gr.Tabs(selected=name), (name, view[1] + 1)
+        return self.gr.Tabs(selected=name), self.next(view, name)
 
     def pointed(self, view, image, *args):
         number, drawn, said = self.ask(show_meant, self.path(image), *args)
@@ -1055,7 +1060,7 @@ def _wire_pointing(gr, ui, answers, inputs, network, quick): # at the image, the
     pointed.success(None, js=TO_TABS)
     ui['table'].select(row, view, [ui['which'], ui['tabs'], view], **quick)
     for name in ('boxes', 'why', 'why_not', 'grids', 'help'):
-        ui[f'{name}_tab'].select(lambda view, name=name: (name, view[1] + 1), view, view, **quick)
+        ui[f'{name}_tab'].select(partial(answers.next, name=name), view, view, **quick)
 
 def build_app(
     model, # a `YOLOv3`
