@@ -1,5 +1,6 @@
 "tools/shake.py finds a check that hangs on a seed, on rounding or on threads, and no other."
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,15 @@ def test_a_result_hangs_on_what_the_notebook_imports(tmp_path, monkeypatch):
     for command in ('x = !ls', '!yolov3_train'):  # which may use any module
         magic = notebook(tmp_path/'d.ipynb', {'one': command})
         assert 'cli' in {f.stem for f in shake.library_of(magic)}
+
+
+def test_settings_that_compute_the_same_are_run_once(tool, tmp_path):
+    nb, out = notebook(tmp_path/'sound.ipynb', SOUND), tmp_path/'shake.json'
+    chosen, _ = tool('shake').settings(tool('shake').processor_flags())
+    if 'onednn-SSE41' not in chosen:
+        pytest.skip('this processor has no SSE 4.1')
+    widest = [n for n in chosen if n.startswith('aten-')][-1]  # what the processor does anyway
+    done = shake(out, nb, '--setting', widest, '--setting', 'onednn-SSE41')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(found(out)) == {'threads-1', 'onednn-SSE41'}  # SSE 4.1 adds up in another order
+    assert re.search(f'^{widest} +computes the same as threads-1, in every bit$', done.stdout, re.M)

@@ -11,6 +11,10 @@ the cells after it run too, so that one run shows all that fails.
     python tools/shake.py --setting seed-1 --only 07  one setting
     python tools/shake.py --minutes 5                 a run that takes longer counts as a failure
 
+Two settings of a processor's instructions may compute the same: each is asked first for its
+*fingerprint*, what convolutions, products and a few steps of training give, in 32 and 16 bits.
+Those whose fingerprints agree in every bit are run once; the table says which run stands for them.
+
 Results are kept in runs/shake.json after each run; what stands there and still holds (the same code
 in the notebook and in what it imports, the same processor and torch) is not run again. `--anew`
 forgets it.
@@ -116,6 +120,80 @@ def settings(flags):
         drawn = [n for n in drawn if n not in ('fpmath-BF16', 'noise') or lot.random() < .5]
         chosen['+'.join(drawn)] = {k: v for n in drawn for k, v in chosen[n].items()}
     return chosen, lacking
+
+
+# ---- settings that compute the same
+
+def fingerprint():
+    "A hash of what this process computes: products, convolutions, functions, steps of training."
+    import numpy as np
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+    sys.path.insert(0, str(ROOT))
+    from yolov3_nb.model import YOLOv3
+    marks = hashlib.sha256()
+
+    def mark(*tensors):
+        for t in tensors:
+            marks.update(t.detach().float().contiguous().numpy().tobytes())
+
+    torch.manual_seed(0)
+    a, b = torch.randn(97, 130), torch.randn(130, 61)
+    mark(a @ b, a[:1] @ b, torch.linalg.inv(a[:60, :60]), torch.linalg.svd(a)[1])
+    mark(a.exp(), a.sigmoid(), a.tanh(), a.atan(), a.log1p(), a.softmax(1), a.sum(), a.std(),
+         a.mean(0), a.cumsum(0), a.abs().sqrt(), F.logsigmoid(a))
+    image = torch.randn(2, 3, 20, 20)
+    mark(F.interpolate(image, size=(33, 31), mode='bilinear'),
+         F.grid_sample(image, torch.rand(2, 9, 9, 2), align_corners=False),
+         nn.BatchNorm2d(3)(image))
+    for kernel, stride, groups, inputs, outputs, side in (
+            (3, 1, 1, 3, 8, 96), (3, 2, 1, 8, 16, 96), (1, 1, 1, 32, 16, 24),
+            (3, 1, 1, 64, 128, 13), (3, 1, 16, 16, 16, 20), (5, 1, 1, 7, 9, 17),
+            (1, 1, 1, 128, 75, 3)):
+        for half in (False, True):
+            for layout in (torch.contiguous_format, torch.channels_last):
+                conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel//2, groups=groups)
+                x = torch.randn(4, inputs, side, side, requires_grad=True)
+                with torch.autocast('cpu', torch.bfloat16, enabled=half):
+                    y = conv(x.to(memory_format=layout))
+                y.float().square().mean().backward()
+                mark(y, x.grad, conv.weight.grad)
+    for half in (False, True):
+        model = YOLOv3(width=.25)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+        for _ in range(2):
+            with torch.autocast('cpu', torch.bfloat16, enabled=half):
+                out = model(torch.randn(2, 3, 96, 96))
+            loss = sum(y.float().square().mean() for y in out)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            mark(loss)
+        mark(*model.parameters())
+    x = np.random.default_rng(0).normal(size=(50, 70)).astype('f4')
+    for y in (x @ x.T, np.exp(x), np.linalg.svd(x)[1]):
+        marks.update(y.tobytes())
+    return marks.hexdigest()[:16]
+
+
+def representatives(chosen, flags):
+    """{name: the setting that is run for it}: of the settings of instructions that compute the
+    same the first one, or the plain run; any other setting stands for itself."""
+    has, _ = parts(flags)
+    kinds = {n for kind in ('aten', 'onednn', 'fpmath') for n in has[kind]}
+    stands = {name: name for name in chosen}
+    if not stands.keys() & kinds:
+        return stands
+    seen = {}
+    asked = {n: env for n, env in chosen.items() if n in kinds}
+    for name, env in ({'threads-1': has['threads']['threads-1']} | asked).items():
+        command = [sys.executable, __file__, '--fingerprint']
+        done = subprocess.run(command, env=environment(env), capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f'No fingerprint with {name}: {done.stderr.strip()[-300:]}')
+        stands[name] = seen.setdefault(done.stdout.strip(), name)
+    return {name: stands[name] for name in chosen}
 
 
 # ---- notebooks
@@ -384,12 +462,16 @@ def failures(results, notebooks, names):
     return lines, len(failing)
 
 
-def table(results, notebooks, names):
-    "Lines: what each setting did to each notebook, and the minutes."
+def table(results, notebooks, names, stands):
+    """Lines: what each setting did to each notebook, and the minutes. `stands`: {setting: the one
+    that was run for it}."""
     width = max(map(len, names))
     head = '  '.join(f'{p.stem[:12]:>12}' for p in notebooks)
     lines = [f'\n{"setting":{width}}  {head}   minutes']
     for name in names:
+        if stands[name] != name:
+            lines.append(f'{name:{width}}  computes the same as {stands[name]}, in every bit')
+            continue
         row = [results[p, name] for p in notebooks]
         said = [f"{len(r['failed'])} failed" if r['failed'] else 'holds' for r in row]
         minutes = sum(r['minutes'] for r in row)
@@ -445,9 +527,14 @@ def main(a):
         return 0
     if not notebooks:
         sys.exit('No notebook is left to run: look at --only and at the names given.')
-    results = shake(notebooks, chosen, a.minutes, a.out, a.anew)
-    lines, failing = failures(results, notebooks, list(chosen))
-    print(*lines, *table(results, notebooks, list(chosen)), sep='\n')
+    stands = representatives(chosen, processor_flags())
+    every, _ = settings(processor_flags())
+    chosen = chosen | {name: every[name] for name in stands.values()}
+    stands |= {name: name for name in stands.values()}
+    to_run = {name: env for name, env in chosen.items() if stands[name] == name}
+    results = shake(notebooks, to_run, a.minutes, a.out, a.anew)
+    lines, failing = failures(results, notebooks, list(to_run))
+    print(*lines, *table(results, notebooks, list(chosen), stands), sep='\n')
     minutes = sum(r['minutes'] for r in results.values())
     print(f'{len(results)} runs, {minutes:.0f} minutes, {failing} checks that fail somewhere')
     return int(failing > 0)
@@ -472,5 +559,7 @@ def parser():
 if __name__ == '__main__':
     if sys.argv[1:2] == ['--child']:
         child(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1:2] == ['--fingerprint']:
+        print(fingerprint())
     else:
         sys.exit(main(parser().parse_args()))
