@@ -33,10 +33,12 @@ pytest.importorskip('gradio', reason="Gradio, which the app needs, is not instal
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from yolov3_nb import app as app_module
-from yolov3_nb.app import (METHODS, Worker, box_at, check_upload, example_files, find,
-                           read_upload, show_found, show_grids, show_meant, show_methods, show_why)
+from yolov3_nb.app import (METHODS, Worker, box_at, check_upload, enlarge, example_files, find,
+                           read_upload, show_found, show_grids, show_meant, show_methods, show_why,
+                           shown_share, why_not)
 from yolov3_nb.data import InputError
 from yolov3_nb.model import YOLOv3
+from yolov3_nb.prediction import predict_files
 from yolov3_nb.space import make_space
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,6 +143,20 @@ def files(tmp_path_factory):
     return found | {name: str(folder/name) for name in ('notes.jpg', 'bomb.png', 'thread.png')}
 
 
+@pytest.fixture(scope='module')
+def small(files):
+    "A file of 300 × 200 pixels, which is shown larger than it is."
+    path = Path(files['scene_8']).with_name('small.png')
+    with Image.open(files['scene_8']) as im:
+        im.resize((300, 300)).crop((0, 50, 300, 250)).save(path)
+    return str(path)
+
+
+def as_shown(path):
+    "An upload at the size at which the page shows it, without boxes."
+    return enlarge(read_upload(path)[0])
+
+
 BAD = [('notes.jpg', 'notes.jpg is no image that this page can read'),
        ('bomb.png', 'bomb.png has more than the 40 million pixels allowed'),
        ('thread.png', 'no side may have more than 16,384')]
@@ -186,6 +202,36 @@ def test_the_examples_fit_the_weights(files, tmp_path):
 def test_settings_that_no_control_can_give(model, files, bad):
     with pytest.raises(InputError, match='^There is no such grid|^That is no'):
         show_found(model, files['course'], *bad)
+
+
+def middle(box, share):
+    "The middle of a box, in pixels of the image that is shown."
+    x1, y1, x2, y2 = (float(edge) for edge in box)
+    return (x1 + x2)/2*share, (y1 + y2)/2*share
+
+
+def test_boxes_are_drawn_where_they_are_in_a_small_upload(model, small):
+    drawn = show_found(model, small, -1, .25, .45)[0]
+    assert drawn.shape == as_shown(small).shape == (640, 960, 3)
+    changed = (drawn != as_shown(small)).any(2)
+    for box in find(model, read_upload(small)[0])['boxes']*960/300:
+        x1, y1, x2, y2 = (int(edge) for edge in box.round())
+        assert changed[y1:y2, x1 - 4:x1 + 5].any(1).mean() > .95   # the left edge
+        assert changed[y2 - 4:y2 + 5, x1:x2].any(0).mean() > .95   # the lower one
+
+
+def test_who_points_at_a_small_upload_points_at_what_is_shown(model, small):
+    img = read_upload(small)[0]
+    boxes = find(model, img)['boxes']
+    settings = model, small, -1, .25, .45, 0, 'layercam', .7
+    for box in boxes:
+        number, drawn, _ = show_meant(*settings, *middle(box, 3.2))
+        assert number == box_at(boxes, *middle(box, 1)) > 0
+        assert drawn.shape == (640, 960, 3)
+    for x, y in ((5, 5), (955, 10)):   # where there is no box
+        number, drawn, said = show_meant(*settings, x, y)
+        assert number == 0 and drawn.shape == (640, 960, 3)
+        assert said == why_not(model, img, x/3.2, y/3.2)[1]
 
 
 # what of Gradio, uvicorn and starlette is relied on
@@ -464,6 +510,21 @@ def test_the_answer_as_files(client, files, model):
     assert pixels(as_image).shape == show_found(model, f, -1, .1, .45)[0].shape
 
 
+def test_a_small_upload_gets_the_boxes_of_the_command(client, small, model, tmp_path):
+    found = predict_files(model, [Path(small)], tmp_path/'out', annotated=False, progress=False)[0]
+    drawn, _, table, _, as_json, *_ = client.predict(handle_file(small), -1, .25, .45,
+                                                     api_name='/detect')
+    answer = json.loads(Path(as_json).read_text())
+    assert (answer['width'], answer['height']) == (300, 200) and max(pixels(drawn).shape) == 960
+    assert len(found) == len(answer['objects']) == len(table['data']) > 3
+    for want, got, row in zip(found, answer['objects'], table['data']):
+        corners = [want[k] for k in ('x1', 'y1', 'x2', 'y2')]
+        assert got['label'] == row[1] == want['label']
+        assert abs(got['score'] - want['score']) <= 1e-4
+        assert np.abs(np.subtract(got['box'], corners)).max() <= 1
+        assert np.abs(np.subtract([int(v) for v in row[4].split(', ')], corners)).max() <= 1
+
+
 @pytest.mark.parametrize('name, says', BAD)
 def test_the_client_is_told_what_is_wrong(client, files, name, says):
     with pytest.raises(AppError, match=says) as e:
@@ -657,10 +718,10 @@ def test_upload_move_thresholds_choose_boxes(page, files, model):
     page.shows('#heat', show_why(model, f, -1, .15, .45, 2, 'gradcam', .7)[0])
     page.keys('#strength input[type=range]', Keys.ARROW_LEFT)
     page.shows('#heat', show_why(model, f, -1, .15, .45, 2, 'gradcam', .65)[0])
-    boxes = find(model, read_upload(f)[0], -1, .15, .45)['boxes']   # the smallest is nobody else's
+    img = read_upload(f)[0]
+    boxes = find(model, img, -1, .15, .45)['boxes']   # the smallest is nobody else's
     n = int((boxes[:, 2:] - boxes[:, :2]).prod(1).argmin())
-    x, y = ((boxes[n, :2] + boxes[n, 2:])/2).tolist()
-    page.point('#found', x, y, drawn.shape)
+    page.point('#found', *middle(boxes[n], shown_share(img)), drawn.shape)
     page.shows('#heat', show_why(model, f, -1, .15, .45, n + 1, 'gradcam', .65)[0])
     page.tab('Boxes')
     page.until(lambda: page.all('#table [role=gridcell]'))[5].click()   # the table's second row
@@ -672,10 +733,10 @@ def test_upload_move_thresholds_choose_boxes(page, files, model):
 def test_pointing_where_nothing_was_found_says_why(page, files, model):
     page.open()
     f = files['course']
-    img = read_upload(f)[0]
-    x, y = 400*2, 185*2   # in the horse, which the network misses
-    assert box_at(find(model, img)['boxes'], x, y) == 0
-    page.point('#found', x, y, img.shape)
+    x, y = 400, 185   # in the horse, which the network misses
+    assert box_at(find(model, read_upload(f)[0])['boxes'], x, y) == 0
+    x, y = 2*x, 2*y   # the image is shown twice as large
+    page.point('#found', x, y, as_shown(f).shape)
     page.until(lambda: 'No box here.' in page.one('#reason').text)
     rows = [[c.text for c in row.find_elements('css selector', 'td')]
             for row in page.all('#reason tbody tr')]
@@ -694,8 +755,8 @@ def test_pointing_where_nothing_was_found_says_why(page, files, model):
 def test_pointing_at_a_box_opens_its_reason(page, files, model):
     page.open(1440, 900)
     img = read_upload(files['course'])[0]
-    x1, y1, x2, y2 = find(model, img)['boxes'][1].tolist()
-    page.point('#found', (x1 + x2)/2, (y1 + y2)/2, img.shape)
+    box = find(model, img)['boxes'][1]
+    page.point('#found', *middle(box, shown_share(img)), enlarge(img).shape)
     page.until(lambda: page.one('#heat').is_displayed())
     page.shows('#heat', show_why(model, files['course'], -1, .25, .45, 2, 'layercam', .7)[0])
     page.until(lambda: page.one('#which input').get_attribute('value').startswith('2 dog'))
@@ -774,7 +835,7 @@ def test_an_image_is_pasted(page, files, model):
     assert done == 'written'
     page.until(lambda: page.all('#picture button[aria-label="Paste from clipboard"]'))[0].click()
     page.until(lambda: page.all('#picture img'), 'what was pasted is the image')
-    page.until(lambda: page.pixels('#found').shape == read_upload(files['scene_2'])[0].shape)
+    page.until(lambda: page.pixels('#found').shape == as_shown(files['scene_2']).shape)
     page.until(lambda: 'The detector took' in page.one('#sentence').text)
 
 
@@ -842,7 +903,7 @@ def test_nothing_covers_the_tags_of_boxes(page):
 def test_every_word_can_be_read(page, files, width, theme):
     "Contrast of 4.5 to 1 or better, and nothing wider than the window, in every tab."
     page.open(width, 900, theme)
-    page.point('#found', 5, 5, read_upload(files['course'])[0].shape)   # fills "Why not?"
+    page.point('#found', 5, 5, as_shown(files['course']).shape)   # fills "Why not?"
     page.until(lambda: page.all('#reason td'))
     page.driver.set_script_timeout(30)
     for name in TABS:
@@ -855,7 +916,7 @@ def test_every_word_can_be_read(page, files, width, theme):
 @pytest.mark.parametrize('theme', ['light', 'dark'])
 def test_lines_of_tables_are_fainter_than_words(page, files, theme):
     page.open(1440, 900, theme)
-    page.point('#found', 5, 5, read_upload(files['course'])[0].shape)
+    page.point('#found', 5, 5, as_shown(files['course']).shape)
     page.until(lambda: page.all('#reason td'))
     strong = '''return [...document.querySelectorAll('table, table :is(tr, th, td)')].filter(e => {
         const css = getComputedStyle(e)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'SCORE_THRESHOLD', 'NMS_THRESHOLD', 'KINDS', 'METHODS', 'RECORDS', 'EXPLAINED', 'POINT_HERE', 'CSS',
-           'TO_TABS', 'TOY', 'example_files', 'check_upload', 'read_upload', 'check_settings', 'find', 'grid_names',
-           'grid_choices', 'draw_found', 'table_rows', 'say_found', 'occlusion_maps', 'why_map', 'say_box', 'choose',
-           'explain', 'box_at', 'cells_at', 'guesses', 'why_not', 'show_found', 'show_why', 'show_meant', 'show_grids',
-           'say_best', 'show_methods', 'answer_files', 'Worker', 'describe', 'build_app', 'upload_folder', 'Served',
-           'serve']
+           'TO_TABS', 'TOY', 'example_files', 'check_upload', 'read_upload', 'shown_share', 'enlarge', 'check_settings',
+           'find', 'grid_names', 'grid_choices', 'draw_found', 'table_rows', 'say_found', 'occlusion_maps', 'why_map',
+           'say_box', 'choose', 'explain', 'box_at', 'cells_at', 'guesses', 'why_not', 'show_found', 'show_why',
+           'show_meant', 'show_grids', 'say_best', 'show_methods', 'answer_files', 'Worker', 'describe', 'build_app',
+           'upload_folder', 'Served', 'serve']
 
 # %% ../nbs/11b_app.ipynb #imports-export
 import csv
@@ -94,7 +94,7 @@ LIMITS = dict(
     megabytes=16,        # of one upload
     megapixels=40,       # of one image: width × height
     longest=16_384,      # pixels on the longer side of an image
-    side=(960, 1024),    # pixels on the longer side of an image as it is shown: least, most
+    side=(960, 1024),    # pixels on the longer side: at least as it is shown, at most as it is read
     boxes=50,            # drawn into one image
     patches=10,          # that an occlusion map has along each side
     seconds=20,          # of work for one answer; waiting in the queue does not count
@@ -144,7 +144,7 @@ def check_upload(
 def read_upload(
     path:str, # of the uploaded file, or None
     limits:dict=LIMITS,
-)->tuple: # image (H, W, 3) uint8 at the size that is shown; (h, w) of the original
+)->tuple: # image (H, W, 3) uint8, shrunk if it is larger than allowed; (h, w) of the original
     "Read a stranger's image; `InputError` names the file, and never its folder."
     check_upload(path, limits)
     try:
@@ -152,13 +152,31 @@ def read_upload(
     except InputError as e:
         raise InputError(str(e).replace(str(path), Path(path).name)) from None
     h, w = img.shape[:2]
-    low, high = limits['side']
-    share = min(max(low, max(h, w)), high)/max(h, w)
-    if share != 1:
+    share = limits['side'][1]/max(h, w)
+    if share < 1:
         new = max(1, round(w*share)), max(1, round(h*share))
-        how = cv2.INTER_AREA if share < 1 else cv2.INTER_LINEAR
-        img = cv2.resize(img, new, interpolation=how)
+        img = cv2.resize(img, new, interpolation=cv2.INTER_AREA)
     return img, (h, w)
+
+# %% ../nbs/11b_app.ipynb #enlarge
+def shown_share(
+    img:np.ndarray, # (H, W, 3) uint8, as `read_upload` gives it
+    limits:dict=LIMITS,
+)->float: # 1 or more
+    "How many pixels of the image that is shown make one of the image that was read."
+    return max(1., limits['side'][0]/max(img.shape[:2]))
+
+def enlarge(
+    img:np.ndarray, # (H, W, 3) uint8
+    limits:dict=LIMITS,
+)->np.ndarray: # a new image, or the same one where it is large enough
+    "The image at the size at which the page shows it."
+    h, w = img.shape[:2]
+    share = shown_share(img, limits)
+    if share == 1:
+        return img
+    new = max(1, round(w*share)), max(1, round(h*share))
+    return cv2.resize(img, new, interpolation=cv2.INTER_LINEAR)
 
 # %% ../nbs/11b_app.ipynb #find
 def check_settings(
@@ -211,11 +229,13 @@ def draw_found(
     dets:dict, # N detections in it, best first
     names:list, # of the classes
     numbers=None, # (N,) what to call them; 1 … N unless told
-)->np.ndarray: # a new image
-    "Draw every box with its number, class and score; the best lies on top."
+    limits:dict=LIMITS,
+)->np.ndarray: # a new image, at the size that is shown
+    "Enlarge the image, and draw every box with its number, class and score; the best lies on top."
     if numbers is None:
         numbers = range(1, len(dets['scores']) + 1)
-    return draw_boxes(img, dets['boxes'], dets['labels'], dets['scores'], names, numbers)
+    boxes = dets['boxes']*shown_share(img, limits)
+    return draw_boxes(enlarge(img, limits), boxes, dets['labels'], dets['scores'], names, numbers)
 
 # %% ../nbs/11b_app.ipynb #as_text
 _HEADERS = ['', 'class', 'score', 'grid', 'box']
@@ -223,7 +243,7 @@ _HEADERS = ['', 'class', 'score', 'grid', 'box']
 def table_rows(
     dets:dict, # N detections
     model, # that found them
-    share:float=1., # pixels of the original image in one of the image that is shown
+    share:float=1., # pixels of the original image in one of the image that was read
 )->list: # N rows of text: number, class, score, grid, corners
     "The detections as a table, boxes in pixels of the original image."
     grids = grid_names(model.image_size)
@@ -376,7 +396,7 @@ def explain(
     method:str='layercam', # a key of `METHODS`
     strength:float=.7, # of the overlay, 0 to 1
     limits:dict=LIMITS,
-)->tuple: # the image under its heat map (H, W, 3) uint8; a sentence; the map (H, W)
+)->tuple: # the image under its heat map, at the size that is shown; a sentence; the map (H, W)
     "Why is this box there? `InputError` where there is no such box."
     numbers, some = choose(dets, which)
     heat = why_map(model, img, some, method, limits['patches'], limits['seconds']/2)
@@ -385,7 +405,7 @@ def explain(
     else:
         said = (f'All {len(numbers)} boxes together, each on its own grid; '
                 'boxes with higher scores weigh more.')
-    drawn = draw_found(overlay(img, heat, strength), some, model.class_names, numbers)
+    drawn = draw_found(overlay(img, heat, strength), some, model.class_names, numbers, limits)
     return drawn, f'{said} {METHODS[method][1]}', heat
 
 # %% ../nbs/11b_app.ipynb #evidence
@@ -478,20 +498,23 @@ def why_not(
     img:np.ndarray, # (H, W, 3) uint8
     x:float, y:float, # a place in it, pixels
     **settings, # scale, score, nms and limits, as `guesses` takes them
-)->tuple: # the image with the three cells and their best box; Markdown
+)->tuple: # the image at the size that is shown, with the three cells and their best box; Markdown
     "Why is there no box at this place? What the cells under it predicted, and what became of it."
     found = guesses(model, img, x, y, **settings)
     best = max(found, key=lambda g: g['score'])
     names = model.class_names
     grids = grid_names(model.image_size)
-    out = overlay(img, np.zeros(img.shape[:2]))
+    limits = settings.get('limits', LIMITS)
+    share = shown_share(img, limits)
+    out = enlarge(overlay(img, np.zeros(img.shape[:2])), limits)
     for guess, color in zip(found, _GRID_COLORS):
         s, (row, col) = STRIDES[guess['scale']], guess['cell']
         cell = torch.tensor([[col*s, row*s, col*s + s, row*s + s]], dtype=torch.float32)
-        x1, y1, x2, y2 = unletterbox_boxes(cell, img.shape[:2], model.image_size)[0].int().tolist()
+        box = unletterbox_boxes(cell, img.shape[:2], model.image_size)[0]*share
+        x1, y1, x2, y2 = box.int().tolist()
         cv2.rectangle(out, (x1, y1), (x2, y2), color, 3)
     label = torch.tensor([best['label']])
-    out = draw_boxes(out, best['box'][None], label, torch.tensor([best['score']]), names)
+    out = draw_boxes(out, best['box'][None]*share, label, torch.tensor([best['score']]), names)
     said = (f"No box here. The best guess is {names[best['label']]}, from the "
             f"{grids[best['scale']]} grid: objectness {best['objectness']:.2f} × class "
             f"{best['p']:.2f} = score {best['score']:.2f}. Why it is not shown: {best['reason']}.")
@@ -509,14 +532,14 @@ def show_found(
     limits:dict=LIMITS,
 )->tuple: # image, sentence, rows of the table, (label, value) pairs of a control
     "An image came, or a threshold moved: all that is then to be seen."
-    img, (_, w) = read_upload(path, limits)
+    img, (h, w) = read_upload(path, limits)
     began = time.perf_counter()
     dets = find(model, img, scale, score, nms, limits)
     took = time.perf_counter() - began
-    rows = table_rows(dets, model, w/img.shape[1])
+    rows = table_rows(dets, model, max(h, w)/max(img.shape[:2]))
     choices = _NO_CHOICE + [(f'{n} {name} {score}', int(n)) for n, name, score, *_ in rows]
     said = f'{say_found(dets, model, scale)} The detector took {1e3*took:.0f} ms.'
-    return draw_found(img, dets, model.class_names), said, rows, choices
+    return draw_found(img, dets, model.class_names, limits=limits), said, rows, choices
 
 def show_why(
     model, path, scale, score, nms, # as `show_found`
@@ -536,6 +559,8 @@ def show_meant(
     "Somebody pointed at the image: why is there this box, or why is there none?"
     img, _ = read_upload(path, limits)
     dets = find(model, img, scale, score, nms, limits)
+    share = shown_share(img, limits)
+    x, y = x/share, y/share   # from here on in pixels of the image that was read
     number = box_at(dets['boxes'], x, y)
     if number:
         return number, *explain(model, img, dets, number, method, strength, limits)[:2]
@@ -553,7 +578,8 @@ def show_grids(
     for s, name in enumerate(grid_names(model.image_size)):
         mine = dets['scale'] == s
         numbers = (mine.nonzero()[:, 0] + 1).tolist()
-        drawn = draw_found(img, {k: v[mine] for k, v in dets.items()}, model.class_names, numbers)
+        drawn = draw_found(img, {k: v[mine] for k, v in dets.items()}, model.class_names, numbers,
+                           limits)
         boxes = '1 box' if len(numbers) == 1 else f"{len(numbers) or 'no'} boxes"
         pairs.append((drawn, f'**{name}**, {KINDS[s]} objects: {boxes}'))
     return pairs
@@ -580,7 +606,7 @@ def say_best(
 def show_methods(
     model, path, scale, score, nms, which, strength, # as `show_why`
     limits:dict=LIMITS,
-)->tuple: # pairs of image and caption, one for each of `METHODS`; which beats which, a sentence
+)->tuple: # pairs of image and caption, one for each of `METHODS`; which beat the blob, a sentence
     "One box by every method, side by side, and how much of each map's heat lies in the box."
     img, _ = read_upload(path, limits)
     dets = find(model, img, scale, score, nms, limits)
@@ -611,7 +637,7 @@ def answer_files(
     img, (h, w) = read_upload(path, limits)
     dets = find(model, img, scale, score, nms, limits)
     objects = []
-    boxes = (dets['boxes']*w/img.shape[1]).tolist()
+    boxes = (dets['boxes']*max(h, w)/max(img.shape[:2])).tolist()
     columns = zip(dets['labels'].tolist(), dets['scores'].tolist(), dets['scale'].tolist(), boxes)
     for label, value, s, box in columns:
         objects.append(dict(label=model.class_names[label], score=round(value, 4),

@@ -2616,6 +2616,75 @@ EXERCISES['11b_again'] = Exercise(_find_again, cases=lambda: [
     'A large box around everything would always win: divide by the union, not by the area of the '
     'chosen box.': dict(by='own')})
 
+# %% ../nbs/19_exercises.ipynb #sessions
+def _split_sessions(sessions, shares, parts='sessions', order='largest', ties='first',
+                    total='images', took='images', lack='images', last=False, give='list'):
+    "The split of each image; sessions are dealt out whole, the largest first."
+    if parts == 'images':  # a mistake: every image is a session of its own
+        keys = list(range(len(sessions)))
+    elif parts == 'runs':  # a mistake: a session that comes back is another one
+        runs = [len(list(run)) for _, run in itertools.groupby(sessions)]
+        keys = [number for number, n in enumerate(runs) for _ in range(n)]
+    else:
+        keys = list(sessions)
+    sizes = collections.Counter(keys)  # in the order in which they first appear
+    dealt = sorted(sizes, key=str) if ties == 'name' else list(sizes)
+    if order != 'given':
+        dealt.sort(key=lambda k: sizes[k] if order == 'smallest' else -sizes[k])
+    whole = len(keys) if total == 'images' else len(sizes)
+    wants = {split: share*whole for split, share in shares.items()}
+    found = {}
+    for k in dealt:
+        needs = wants
+        if lack == 'share':
+            needs = {split: wants[split]/shares[split] for split in shares}
+        splits = list(shares)[::-1] if last else list(shares)
+        found[k] = max(splits, key=needs.get)
+        wants[found[k]] -= {'images': sizes[k], 'one': 1, 'none': 0}[took]
+    return {k: found[k] for k in sizes} if give == 'dict' else [found[k] for k in keys]
+
+def _cut_in_order(sessions, shares):
+    "The mistake: the list of images is cut at the shares."
+    out, end = [], 0
+    for split, share in shares.items():
+        end += share*len(sessions)
+        out += [split]*(round(end) - len(out))
+    return out
+
+def _sessions_cases():
+    halves = dict(train=.5, val=.25, test=.25)
+    usual = dict(train=.7, val=.2, test=.1)
+    return [(list(sessions), shares) for sessions, shares in (
+        ('aabc', halves), ('abcc', halves), ('aaab', dict(train=.5, test=.5)), ('baab', halves),
+        ('caaaabcb', halves), ('cabbaaac', halves), ('bcdaaaaa', halves),
+        ('aaabbccd', dict(train=.75, val=.25)),
+        ('ddbbbcaaccccceeeeeeee', usual),
+        ('a'*40 + 'b'*7 + 'c'*13 + 'a'*9 + 'd'*11 + 'e'*3 + 'c'*5 + 'f'*12, usual))]
+
+EXERCISES['12_sessions'] = Exercise(_split_sessions, _sessions_cases, {
+    'Images were dealt out one by one, so a session stands in two splits: deal out whole sessions.':
+        dict(parts='images'),
+    'The list of images was cut at the shares, so a session at a cut stands in two splits, and val '
+    'and test hold whatever came last: deal out whole sessions.': _cut_in_order,
+    'A session may come back later in the list, and it is still the same one: collect all its '
+    'images.': dict(parts='runs'),
+    'The largest session goes first: what comes last should be small enough to fit.':
+        dict(order='given'),
+    'The largest session goes first, not the smallest: a large one that comes last fits nowhere.':
+        dict(order='smallest'),
+    'A share is one of the images, not of the sessions: count images.':
+        dict(total='sessions', took='one'),
+    'A split that was given a session lacks less: subtract its images.': dict(took='none'),
+    'A split that was given a session lacks as many images less as the session has, not one.':
+        dict(took='one'),
+    'Compare how many images the splits lack, not which part of their share.': dict(lack='share'),
+    'Of equally large sessions the one that comes first in `sessions` is dealt out first.':
+        dict(ties='name'),
+    'Of splits that lack equally many images, the one that comes first in `shares` gets the '
+    'session.': dict(last=True),
+    'That is the split of each session: give one of each image, in the order of `sessions`.':
+        dict(give='dict')})
+
 # %% ../nbs/19_exercises.ipynb #room
 @dataclass
 class Room:
