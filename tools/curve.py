@@ -7,8 +7,8 @@ the weights of a milestone and lets the rate fall. Name each branch and the mile
 
     python tools/curve.py runs/long --data ~/VOC --branch 100000=runs/branch-100
 
-A run whose inputs grow is measured at the size of its inputs at the time (`--size`): 50,000 images
-at 128 pixels gave, on 500 images held out, an mAP of 0.153 at 128 and of 0.070 at 224 pixels.
+A run whose inputs grow is measured at the size of its inputs at the time (`--size`): larger ones
+it has not met yet, and finds less in them.
 
 The file (results/voc0712_curve.json) is written after each measurement and what it holds is not
 measured again, so that an interrupted call goes on where it was, and a longer run adds to it."""
@@ -24,7 +24,7 @@ from yolov3_nb.measurement import Measurement, measure
 from yolov3_nb.runs import commit_used, versions_used
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACES = 'data', 'out'  # settings that say where files were, and nothing of the run
+PLACES = 'data', 'out', 'start'  # settings that say where files were, and nothing of the run
 FIGURES = ('class_acc', 'noobj_acc', 'obj_acc', 'map50', 'map50_11pt', 'map_coco', 'test_loss',
            'ap50')
 
