@@ -2,6 +2,7 @@
 package."""
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -83,3 +84,8 @@ def test_an_old_name_of_a_setting_is_read_and_that_of_a_flag_is_not():
         recipe_from({'pictures': True})
     with pytest.raises(InputError, match='pictures_every and images_every are one setting'):
         recipe_from({'pictures_every': 2, 'images_every': 3})
+
+@pytest.mark.parametrize('path', sorted((ROOT/'results').glob('*.json')), ids=lambda p: p.name)
+def test_a_record_holds_no_place_of_the_machine_that_made_it(path):
+    absolute = re.compile(r'["\s=](/[\w.-]+/|~/|[A-Za-z]:\\)')  # the start of a value or of a word
+    assert absolute.findall(path.read_text(encoding='utf-8')) == []
