@@ -7,6 +7,12 @@ the weights of a milestone and lets the rate fall. Name each branch and the mile
 
     python tools/curve.py runs/long --data ~/VOC --branch 100000=runs/branch-100
 
+A run that goes on from trained weights (`--start`) says with `--since` how many images those had
+seen; its own images, milestones and branches count from there, and its settings are kept with each
+of its points:
+
+    python tools/curve.py runs/second --data ~/VOC --since 233600 --branch 80000=runs/branch-80
+
 A run whose inputs grow is measured at the size of its inputs at the time (`--size`): larger ones
 it has not met yet, and finds less in them.
 
@@ -48,7 +54,7 @@ def seen_by(run):
     checkpoint = torch.load(run/'last.ckpt', map_location='cpu', weights_only=True)
     n_train = json.loads((run/'metrics.json').read_text(encoding='utf-8'))['data']['n_train']
     return images_after(checkpoint['global_step'], n_train, settings['batch'],
-                        settings['accumulate'])
+                        settings['accumulate'], int(settings['devices']))
 
 
 def point(weights, args, **what):
@@ -67,14 +73,17 @@ def main(args):
     out = args.out
     result = json.loads(out.read_text(encoding='utf-8')) if out.exists() else dict(points=[])
     settings = settings_of(args.run)
-    if result.setdefault('settings', settings) != settings:
+    if not args.since and result.setdefault('settings', settings) != settings:
         raise SystemExit(f'{out} was measured on a run with other settings: give another --out.')
     known = {(p['left_at'], p['images_seen']) for p in result['points']}
-    wanted = [(None, seen, weights, None) for seen, weights in milestones(args.run).items()]
+    own = settings if args.since else None
+    wanted = [(None, args.since + seen, weights, own)
+              for seen, weights in milestones(args.run).items()]
     for text in args.branch:
-        left_at, _, folder = text.partition('=')
+        milestone, _, folder = text.partition('=')
+        left_at = args.since + int(milestone)
         branch = Path(folder)
-        wanted.append((int(left_at), int(left_at) + seen_by(branch), branch/'weights',
+        wanted.append((left_at, left_at + seen_by(branch), branch/'weights',
                        settings_of(branch)))
     for left_at, seen, weights, own in wanted:
         if (left_at, seen) in known:
@@ -102,6 +111,8 @@ if __name__ == '__main__':
     p.add_argument('--split', default='2007_test', help='what is measured (default: 2007_test)')
     p.add_argument('--size', type=int, help='side of the input, pixels: the one with which the run '
                    "trained at the milestone (default: the model's own)")
+    p.add_argument('--since', type=int, default=0, metavar='N',
+                   help='images that the weights had seen with which the run began')
     p.add_argument('--branch', action='append', default=[], metavar='N=RUN',
                    help='a run from the milestone of N images whose rate has fallen')
     p.add_argument('--out', type=Path, default=ROOT/'results'/'voc0712_curve.json', metavar='FILE')

@@ -25,7 +25,7 @@ RUNTIME = 'onnxruntime-web@1.30.0'
 SHA512 = ('q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02V'
           'b7QmRMDs1SigqR4CXAfKYQ==')
 SCRIPT, BINARY = 'ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'
-NETWORKS = {'toy': 'toy', 'voc': 'voc07'}  # a folder of weights/: the file of results/ on it
+NETWORKS = {'toy': 'toy', 'voc': 'voc0712'}  # a folder of weights/: the file of results/ on it
 FIRST = '002018.jpg'  # the example that the page opens with
 SMALL = 1024  # an array with fewer numbers than this stays in 32 bits
 

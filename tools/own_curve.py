@@ -1,8 +1,8 @@
 """How many images, and how many steps? `python tools/own_curve.py [START:N:STEPS ...]`.
 
-Draws the desk of chapter 12 with the chapter's own cells, trains from START (scratch, toy or voc)
-on the first N of its training images for STEPS steps, or for as long as the preset `own` says
-(STEPS is `preset`), and measures on val and test. The figures are added to
+Draws the desk of chapter 12 with the chapter's own cells, trains from START (scratch, toy, voc07
+or voc) on the first N of its training images for STEPS steps, or for as long as the preset `own`
+says (STEPS is `preset`), and measures on val and test. The figures are added to
 results/own_learning_curve.json, or --out; a run that stands there already is not made again."""
 import argparse
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = [f'toy:{n}:{steps}' for steps in (60, 240) for n in (10, 20, 40, 80)]
-RUNS += [f'{start}:80:{steps}' for steps in (60, 240) for start in ('scratch', 'voc')]
+RUNS += [f'{start}:80:{steps}' for steps in (60, 240) for start in ('scratch', 'voc07')]
 RUNS += ['toy:80:preset']
 NEEDED = {'imports-export', 'imports-page', 'folder', 'pencil', 'marker', 'key', 'lying', 'desk',
           'desk-scenes', 'scene-sample', 'yolo-lines', 'desk-split', 'write-desk', 'read-desk',

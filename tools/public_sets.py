@@ -6,8 +6,8 @@ FOLDER holds clones of three repositories, each under its short name:
     git clone https://github.com/Shenggan/BCCD_Dataset FOLDER/cells
     git clone https://github.com/7130-7th/cone_cube_detect_test_1.0 FOLDER/cones
 
-SET is one of them, START is scratch, toy, voc, toy-frozen or voc-frozen. Each run makes the same
-number of steps with the same settings and seed, and its figures are added to
+SET is one of them, START is scratch, toy, voc07 or voc; of the last three also with `-frozen`. Each
+run makes the same number of steps with the same settings and seed, and its figures are added to
 results/own_public.json, or --out; a run that stands there already is not made again. The
 photographs stay where they are."""
 import argparse
@@ -29,8 +29,9 @@ SETS = {
     'cones': dict(folder='.', title='cones and cubes', layout='YOLO text by Roboflow',
                   source='7130-7th/cone_cube_detect_test_1.0', licence='CC BY 4.0'),
 }
-STARTS = {'scratch': (None, False), 'toy': ('toy', False), 'voc': ('voc', False),
-          'toy-frozen': ('toy', True), 'voc-frozen': ('voc', True)}
+STARTS = {'scratch': (None, False)}
+for weights in ('toy', 'voc07', 'voc'):
+    STARTS |= {weights: (weights, False), f'{weights}-frozen': (weights, True)}
 SAME = dict(size=160, width=.25, batch=8, lr=4e-3, strength=.3, ema=.99, workers=0, val_every=1000,
             train_every=0, images_every=0, checkpoint='last', skip_bad=True, progress=False)
 

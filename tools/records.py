@@ -42,6 +42,12 @@ def device(r):
     return ', '.join(p for p in parts if p)
 
 
+def stages(r):
+    "What came before a run that began with trained weights."
+    before = (r.get('stages') or [])[:-1]
+    return f', the last of {len(before) + 1} stages' if before else ''
+
+
 def row(name, r):
     "A line of the table."
     m, net = r['metrics'], r['model']
@@ -49,9 +55,10 @@ def row(name, r):
     command = r['command'].split(' --results')[0].replace('|', '\\|')
     seen = images_seen(r)
     images = f'{seen:,}' if seen else '–'
-    cells = [f"{m['map50']:.3f}", accuracies, f"{r['minutes']:.0f}", images, device(r),
+    minutes = '–' if r['minutes'] is None else f"{r['minutes']:.0f}"
+    cells = [f"{m['map50']:.3f}", accuracies, minutes, images, device(r),
              f"{net['parameters'] / 1e6:.1f} M, {net['image_size']} px",
-             f'[`{command}`]({BLOB}/{name}.json)']
+             f'[`{command}`]({BLOB}/{name}.json){stages(r)}']
     return f"| {' | '.join(cells)} |"
 
 

@@ -691,7 +691,8 @@ class Worker:
                              'try another image.') from None
 
 # %% ../nbs/11b_app.ipynb #describe
-RECORDS = {'toy': 'toy', 'voc': 'voc07'}   # weights of the course -> their file in results/
+# weights of the course -> their file in results/
+RECORDS = {'toy': 'toy', 'voc': 'voc0712', 'voc07': 'voc07'}
 _DRAWN = ('A photograph is something that it has never seen: '
           'see what it makes of one, and why.')
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from .anchors import ANCHORS, kmeans_anchors, scale_anchors
 from .data import draw_boxes, find_devkit, find_faults
+from .devkit import years_of
 from .files import (
     Claim, InputError, check_writable, read_image, read_json, remove_empty, remove_left,
     write_json, write_whole)
@@ -56,9 +57,11 @@ def holds_devkit(
     recipe:Recipe,
 )->bool:
     "Whether a folder is read as a VOC devkit: it is one, or splits of another were asked for"
-    year = recipe.sets('train')[0][0]
+    year, split = recipe.sets('train')[0]
     if not os.path.isdir(root):
         return True
+    if year == '*':
+        year = years_of(root, split)[0]
     try:
         return bool(find_devkit(root, year))
     except InputError:  # splits that no preset names were asked for by somebody

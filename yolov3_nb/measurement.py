@@ -118,7 +118,7 @@ def measure(
     result = record(
         results_file(results).stem if results else Path(m.detections or m.weights).name,
         list(command), model,
-        dict(train=None, test=data_name(ds, sets), n_train=None, n_test=len(ds)),
+        dict(train=None, test=data_name(ds), n_train=None, n_test=len(ds)),
         headline({'test': {**figures, **report}}), (time.time() - start) / 60,
         precision=m.precision if model else None,
         errors={key: report[key] for key in ('n_detections', 'tide', 'confusion', 'reliability')})

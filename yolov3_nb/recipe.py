@@ -119,7 +119,7 @@ class Settings:
 
 # %% ../nbs/21_recipe.ipynb #read_sets
 def read_sets(
-    text:str, # such as '2007_trainval,2012_trainval'
+    text:str, # such as '2007_trainval,2012_trainval'; `*` is every year that is there
     name:str='split', # what the sentence calls it
 )->tuple: # (year, split) pairs, each once
     "The splits that a setting names"
@@ -220,7 +220,8 @@ class Recipe(Settings):
         'ToyVOC, made when missing, unless given')
     train:str = setting(
         '2007_train', 'data',
-        'splits to learn from, YEAR_SPLIT, several with commas: 2007_trainval,2012_trainval',
+        'splits to learn from, YEAR_SPLIT, several with commas: 2007_trainval,2012_trainval; '
+        'the year * is every one that is there',
         fixed=True)
     val:str = setting(
         '2007_val', 'data',
@@ -382,7 +383,7 @@ PRESETS = {
     'toy_long': Recipe(
         anchors='toyvoc', epochs=36, mosaic=0.1, strength=0.5, ema=0.999, half=True),
     'voc': Recipe(
-        train='2007_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32,
+        train='*_trainval', val='', width=1.0, size=416, anchors='voc', epochs=150, batch=32,
         lr=1e-3, mosaic=0.67, strength=1.0, workers=8, ema=0.9998, warmup=0.1,
         precision='bf16-mixed'),
     'voc_cpu': Recipe(

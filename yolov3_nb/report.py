@@ -45,7 +45,7 @@ def _show_value(
 # %% ../nbs/24_report.ipynb #figures_table
 _COURSE = {  # {data: {file in results/: label}}
     'toyvoc-test': {'toy_default': "the course's default run", 'toy': "the course's weights toy"},
-    'voc07-test': {'voc07': "the course's weights voc"}}
+    'voc07-test': {'voc0712': "the course's weights voc", 'voc07': 'weights voc07'}}
 
 def _course_rows(
     data:str|None, # what was measured, as `data_name` calls it
