@@ -22,7 +22,7 @@ from curve import seen_by, settings_of  # noqa: E402
 from yolov3_nb.files import write_json  # noqa: E402
 
 # what makes one stage another one than the next
-TOLD = ('size', 'grow', 'batch', 'optimizer', 'lr', 'schedule', 'decay', 'ema', 'precision')
+TOLD = ('size', 'batch', 'optimizer', 'lr', 'schedule', 'decay', 'ema', 'precision')
 
 
 def stage(images, settings):
@@ -32,9 +32,13 @@ def stage(images, settings):
 
 def stages_of_point(curve, images_seen):
     "The two stages behind a branch of a curve: the run that it left, and itself."
-    branch = next(p for p in curve['points'] if p['images_seen'] == images_seen and p['left_at'])
-    left = branch['left_at']
-    return [stage(left, curve['settings']), stage(images_seen - left, branch['settings'])]
+    points = {(p['left_at'] is None, p['images_seen']): p for p in curve['points']}
+    branch = points[False, images_seen]
+    milestone = points[True, branch['left_at']]
+    # its inputs were to grow; this is how large they were
+    before = curve['settings'] | {'size': milestone['size']}
+    return [stage(milestone['images_seen'], before),
+            stage(images_seen - milestone['images_seen'], branch['settings'])]
 
 
 def main(args):
@@ -53,7 +57,7 @@ def main(args):
     print(f"{result['images_seen']:,} images in {len(stages)} stages.")
 
 
-if __name__ == '__main__':
+def parser():
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('name', help='of the file in results/')
@@ -61,4 +65,8 @@ if __name__ == '__main__':
     p.add_argument('--before', action='append', default=[], metavar='RUN=IMAGES',
                    help='a run that came before, and how many of its images count')
     p.add_argument('--run', type=Path, required=True, help='folder of the last run')
-    main(p.parse_args())
+    return p
+
+
+if __name__ == '__main__':
+    main(parser().parse_args())
