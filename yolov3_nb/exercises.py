@@ -2887,16 +2887,129 @@ EXERCISES['13_ap'] = Exercise(_tell_ap, lambda: _rooms(_room_ap, *AP_FAULTS), {
     ('sound', 'recall of what was found'): AP_MISSED,
     ('recall of what was found', 'sound'): AP_MISSED + AP_VALUE})
 
+# %% ../nbs/19_exercises.ipynb #chapter-rooms-boxes
+def _way_back(boxes, hw, size, fault):
+    "Room 2: boxes from the letterboxed square to the image, three ways."
+    from yolov3_nb.augment import unletterbox_boxes
+    h, w = hw
+    scale = size/max(h, w)
+    if fault == 'padding forgotten':
+        return boxes/scale
+    if fault == 'one pixel off':
+        return unletterbox_boxes(boxes, hw, size) + 1
+    left = (size - w*scale)/2
+    top = (size - h*scale)/2
+    return (boxes - boxes.new_tensor([left, top, left, top]))/scale
+
+def _way_of_the_grid(target, anchors, size, fault):
+    "Room 14: the ground truth of an image, as the finest grid keeps it."
+    from yolov3_nb.anchors import decode_targets, encode
+    back = decode_targets(encode([target], anchors, size))
+    finest = back['scale'] == 2
+    return {'boxes': back['boxes'][finest], 'labels': back['labels'][finest],
+            'difficult': torch.zeros(int(finest.sum()), dtype=torch.bool)}
+
+def _shown_in_app(preds, anchors, threshold, fault):
+    "Room 17: detections of the raw outputs; the list of an image begins anew at each scale."
+    from yolov3_nb.anchors import decode
+    from yolov3_nb.boxes import batched_nms
+    out = decode(preds, anchors)
+    scores, labels = (out['obj'].sigmoid()[..., None]*out['cls'].softmax(-1)).max(-1)
+    found = []
+    for boxes, score, label in zip(out['boxes'], scores, labels):
+        kept = ((out['where'][:, 0] == 2) & (score > threshold)).nonzero()[:, 0]
+        kept = kept[batched_nms(boxes[kept], score[kept], label[kept], .45)]
+        found.append({'boxes': boxes[kept], 'scores': score[kept], 'labels': label[kept]})
+    return found
+
+# %% ../nbs/19_exercises.ipynb #chapter-rooms-loss
+def _box_loss(pred, target, anchors, fault):
+    "Room 4: the mean square of the boxes' errors at the positives of a scale."
+    positive = target[..., 4] == 1
+    pred[..., :2] = pred[..., :2].sigmoid()
+    target[..., 2:4] = (1e-9 + target[..., 2:4]/anchors[:, None, None]).log()
+    return (pred[..., :4] - target[..., :4])[positive].square().mean()
+
+def _boxes_for_a_picture(pred, anchors, fault):
+    "Room 5: boxes of a scale, in cells and pixels, for a picture; two ways."
+    boxes = pred[..., :4]
+    boxes[..., :2] = boxes[..., :2].sigmoid()
+    boxes[..., 2:] = anchors[:, None, None]*boxes[..., 2:].clamp(max=4).exp()
+    if fault == 'boxes and objectness':
+        pred[..., 4:5].sigmoid_()
+    return boxes
+
+def _frozen(module, fault):
+    "Room 10: a module that shall not change."
+    return module.requires_grad_(False).train()
+
+def _fit_and_save(run, fault):
+    "Room 11: train what is left, and save the result."
+    def swap_in(run):
+        if run.step == run.steps:
+            run.result = run.average
+    run.result = run.plain
+    run.train(after_step=swap_in)
+    run.saved = run.result
+
+# %% ../nbs/19_exercises.ipynb #chapter-rooms-judge
+def _area(recall, precision, fault):
+    "Room 13: the area under a curve of precision over recall."
+    recall = torch.cat([recall.new_zeros(1), recall])
+    precision = torch.cat([precision.new_ones(1), precision])
+    return torch.trapezoid(precision, recall).item()
+
+def _box_score(obj, cls, fault):
+    "Room 15: the scores of boxes."
+    return obj.sigmoid()
+
+def _match(dets, gts, fault, iou_threshold=.5):
+    "Room 16: 1 for a hit, 0 for a miss, -1 for a detection that does not count."
+    from yolov3_nb.boxes import box_iou
+    verdict = torch.zeros(len(dets['scores']), dtype=torch.long)
+    taken = set()
+    for d in dets['scores'].argsort(descending=True).tolist():
+        best = 0.
+        nearest = -1
+        for g in range(len(gts['labels'])):
+            if gts['image'][g] != dets['image'][d] or gts['labels'][g] != dets['labels'][d]:
+                continue
+            iou = box_iou(dets['boxes'][d, None], gts['boxes'][g, None])[0, 0]
+            if iou > best:
+                best = iou
+                nearest = g
+        if best >= iou_threshold:
+            verdict[d] = -1 if gts['difficult'][nearest] else int(nearest not in taken)
+            taken.add(nearest)
+    return verdict
+
 # %% ../nbs/19_exercises.ipynb #closed-room
 _ON_SHOW = {'13_back': 'sides exchanged', '13_error': 'sizes get no gradient',
             '13_ap': 'recall of what was found'}
+_OF_THE_CHAPTER = {
+    '2 B': Room(_way_back, 'padding forgotten', 2),
+    '2 C': Room(_way_back, 'padding in fractions', 2),
+    '2 D': Room(_way_back, 'one pixel off', 2),
+    '4': Room(_box_loss, 'writes', 4),
+    '5 B': Room(_boxes_for_a_picture, 'boxes and objectness', 5),
+    '5 C': Room(_boxes_for_a_picture, 'boxes', 5),
+    '10': Room(_frozen, 'statistics move', 10),
+    '11': Room(_fit_and_save, 'swapped after a step', 11),
+    '13': Room(_area, 'trapezoids', 13),
+    '14': Room(_way_of_the_grid, 'read back from the grid', 14),
+    '15': Room(_box_score, 'objectness alone', 15),
+    '16': Room(_match, 'box by box', 16),
+    '17': Room(_shown_in_app, 'the last scale alone', 17)}
 
 def closed_room(
-    name:str, # of an exercise of chapter 13
+    name:str, # of an exercise of chapter 13, or the number of one of its rooms, as '4' or '5 B'
 )->Room: # call it like the function that it stands for
-    "The room of an exercise that is on show, with one fault."
+    "A room that is on show, with one fault."
+    if name in _OF_THE_CHAPTER:
+        return _OF_THE_CHAPTER[name]
     if name not in _ON_SHOW:
-        raise InputError(f'There is no closed room {name!r}: give one of {", ".join(_ON_SHOW)}.')
+        names = ', '.join([*_ON_SHOW, *_OF_THE_CHAPTER])
+        raise InputError(f'There is no closed room {name!r}: give one of {names}.')
     return next(room for room, in EXERCISES[name].cases() if room.fault == _ON_SHOW[name])
 
 # %% ../nbs/19_exercises.ipynb #gain
