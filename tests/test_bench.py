@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -139,6 +140,18 @@ def test_the_bench_measures_one_group():
     found = run_bench(1, .1, ('training',), say=lambda line: None)
     assert [r['group'] for r in found['rows']] == ['training'] * 2
     assert all(r['ratio'] > 0 for r in found['rows'])
+
+
+@pytest.mark.parametrize('threads, opencv', [(1, 1), (2, 2), (None, 3)])
+def test_the_bench_holds_opencv_to_its_threads_and_lets_it_go(threads, opencv):
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    seen = []
+    try:
+        run_bench(threads, .01, ('loops',), say=lambda line: seen.append(cv2.getNumThreads()))
+        assert set(seen) == {opencv} and cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
 
 
 @pytest.mark.parametrize('count, fast_count, ratio', [(1, None, 4), (2, None, 4), (1, 2, 8)])

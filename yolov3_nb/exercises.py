@@ -3023,9 +3023,40 @@ def _gain(shares, gains, unnamed=1, least=0, of_time=False, joined=sum):
             left.append(share*unnamed)
     return joined(left) if of_time else 1/joined(left)
 
+def _named_alone(shares, gains):
+    "The mistake: parts that are not named are forgotten, and a step without gains is 1."
+    return 1/sum(shares[part]/gains[part] for part in gains) if gains else 1.
+
 def _mean_gain(shares, gains):
     "The mistake: gains are averaged, where times have to be added."
     return sum(share*gains.get(part, 1) for part, share in shares.items())
+
+def _upside_down(shares, gains):
+    "The mistake: what remains of a part is taken for its time multiplied by its gain."
+    return 1/_mean_gain(shares, gains)
+
+def _alone(shares, gains):
+    "The gain of the whole if one part alone becomes faster, for each part that does (Amdahl)."
+    return [1/(1 - shares[part] + shares[part]/gains[part]) for part in gains]
+
+def _multiplied(shares, gains):
+    "The mistake: Amdahl's law for each part alone, and the results multiplied."
+    return math.prod(_alone(shares, gains))
+
+def _added(shares, gains):
+    "The mistake: Amdahl's law for each part alone, and what each brings added up."
+    return 1 + sum(gain - 1 for gain in _alone(shares, gains))
+
+def _one_for_all(shares, gains):
+    "The mistake: Amdahl's law once, for all named parts with the mean of their gains."
+    if not gains:
+        return 1.
+    p = sum(shares[part] for part in gains)
+    return 1/(1 - p + p/statistics.mean(gains.values()))
+
+def _saved(shares, gains):
+    "The mistake: the share of the time that is saved."
+    return 1 - _gain(shares, gains, of_time=True)
 
 def _gain_cases():
     return [({'a': .5, 'b': .5}, {'a': 2}),
@@ -3035,21 +3066,49 @@ def _gain_cases():
 
 EXERCISES['14_gain'] = Exercise(_gain, _gain_cases, {
     'A part that is not named keeps its time: its gain is 1.': dict(unnamed=0),
+    'Only the parts of gains are added up: every other part keeps its time and has to be added.':
+        _named_alone,
     'A gain below 1 is a loss, and it counts: that part takes longer.': dict(least=1),
     'That is what remains of the time: the gain is one divided by it.': dict(of_time=True),
+    'That is the share of the time that is saved: the gain is one divided by what remains.':
+        _saved,
     'Gains cannot be averaged: add up what remains of each part, and divide one by the sum.':
         _mean_gain,
+    'A part that becomes k times as fast takes its time divided by k, not multiplied by it.':
+        _upside_down,
+    'The gains of single parts do not multiply: each counts from the same whole step. Add times.':
+        _multiplied,
+    'The gains of single parts do not add up: what remains of the times does.': _added,
+    'Each part has a gain of its own: the mean of the gains stands for none of them.':
+        _one_for_all,
     'The parts of a step come one after the other: add up what remains, all of it.':
         dict(joined=max)})
 
+
 # %% ../nbs/19_exercises.ipynb #roof
-def _roof(ni, nf, h, w, k, B, P, W, operations=2, size=4, kernels=1, each=False, outputs=1,
-          sides=2, limit=max):
-    "Operations per byte of a convolution, and the least seconds under the roof."
+def _roof(ni, nf, h, w, k, B, P, W, operations=2, size=4, kernels=1, each=False, inputs=1,
+          outputs=1, sides=2, computed='ni nf B', moved_images=True, limit=max):
+    "Operations per byte of a convolution, and the seconds that the roof estimates."
     weights = ni*nf*k**sides
-    work = operations*B*h*w*weights
-    moved = size*(B*(ni + outputs*nf)*h*w + kernels*weights*(B if each else 1))
+    factors = dict(ni=ni, nf=nf, B=B)
+    work = operations*h*w*k**sides*math.prod(factors[name] for name in computed.split())
+    images = B if moved_images else 1
+    moved = size*(images*(inputs*ni + outputs*nf)*h*w + kernels*weights*(B if each else 1))
     return work/moved, limit((work/P, moved/W))
+
+def _rate_of_roof(ni, nf, h, w, k, B, P, W):
+    "The mistake: the rate is given, and not the time."
+    intensity, _ = _roof(ni, nf, h, w, k, B, P, W)
+    return intensity, min(P, intensity*W)
+
+def _bytes_per_operation(*case):
+    "The mistake: the ratio is turned round."
+    intensity, seconds = _roof(*case)
+    return 1/intensity, seconds
+
+def _seconds_first(*case):
+    "The mistake: the two answers are exchanged."
+    return _roof(*case)[::-1]
 
 EXERCISES['14_roof'] = Exercise(
     _roof, lambda: [(1, 1, 10, 10, 1, 1, 1., 1.), (1, 1, 10, 10, 1, 1, 1., 1e9),
@@ -3061,12 +3120,25 @@ EXERCISES['14_roof'] = Exercise(
     'Memory can be the limit, too: the bytes take their time.': dict(limit=lambda both: both[0]),
     'Arithmetic can be the limit, too: the operations take their time.':
         dict(limit=lambda both: both[1]),
+    'The second number is a rate, operations per second: the time is the operations divided by it.':
+        _rate_of_roof,
+    'That is bytes per operation: divide the operations by the bytes.': _bytes_per_operation,
+    'First the operations per byte, then the seconds.': _seconds_first,
     'Kernels are moved once for the whole batch, not once for each image.': dict(each=True),
     'Kernels are moved as well.': dict(kernels=0),
+    'The input is moved as well.': dict(inputs=0),
     'The output is moved as well.': dict(outputs=0),
+    'Each of the B images is read and written: count the bytes of all of them.':
+        dict(moved_images=False),
+    'Each of the B images is computed: count the operations of all of them.':
+        dict(computed='ni nf'),
+    'Each number of the output sums over all ni input channels.': dict(computed='nf B'),
+    'The output has nf channels: count the operations of all of them.': dict(computed='ni B'),
     'A product and its sum are two operations.': dict(operations=1),
     'A number in float32 has four bytes.': dict(size=1),
+    'A number in float32 has 32 bits, which are four bytes.': dict(size=32),
     'A kernel has k rows and k columns.': dict(sides=1)})
+
 
 # %% ../nbs/19_exercises.ipynb #check-all
 def _exercise_cells(path):
