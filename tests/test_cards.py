@@ -3,7 +3,6 @@ import json
 import shutil
 
 import pytest
-import torch
 
 
 @pytest.fixture
@@ -17,32 +16,26 @@ def stages(tool, tmp_path, monkeypatch):
 def settings(**changes):
     "The settings of a run, as far as the tools read them."
     return dict(size=160, grow=0., batch=8, optimizer='muon', lr=.004, schedule='wsd', decay=.2,
-                ema=.99, precision='bf16-mixed', accumulate=1, devices='2', data='/somewhere',
+                ema=.99, mosaic=.3, precision='bf16-mixed', data='/somewhere',
                 start='/somewhere/weights', out='/somewhere/run') | changes
 
 def put(file, content):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content), encoding='utf-8')
 
-def test_a_training_in_stages_counts_all_its_images(stages, tmp_path):
-    put(tmp_path/'results'/'two.json', {'minutes': 3., 'images_seen': 96, 'metrics': {}})
-    curve = {'settings': settings(size=224, grow=.8), 'points': [
+def test_a_training_in_stages_names_each_run(stages, tmp_path):
+    curve = {'settings': settings(size=224), 'points': [
         {'images_seen': 1000, 'left_at': None, 'size': 128},
         {'images_seen': 1200, 'left_at': 1000, 'settings': settings(decay=.95)}]}
     put(tmp_path/'results'/'voc0712_curve.json', curve)
     put(tmp_path/'first'/'settings.json', settings())
     put(tmp_path/'last'/'settings.json', settings(size=224))
-    put(tmp_path/'last'/'metrics.json', {'data': {'n_train': 50}})
-    torch.save({'global_step': 6}, tmp_path/'last'/'last.ckpt')
-    stages.main(stages.parser().parse_args(
-        ['two', '--point', '1200', '--before', f"{tmp_path/'first'}=400",
-         '--run', str(tmp_path/'last')]))
-    record = json.loads((tmp_path/'results'/'two.json').read_text(encoding='utf-8'))
-    # the last run: 25 images a device, three batches of 8 an epoch, six steps on two devices
-    assert [s['images'] for s in record['stages']] == [1000, 200, 400, 96]
-    assert [s['size'] for s in record['stages']] == [128, 160, 160, 224]
-    assert record['images_seen'] == 1696 and record['minutes'] is None
-    assert '/somewhere' not in json.dumps(record)
+    runs = [f"{tmp_path/'first'}=400", f"{tmp_path/'last'}=96"]
+    found, last = stages.all_stages(1200, runs)
+    assert [s['images'] for s in found] == [1000, 200, 400, 96]
+    assert [s['size'] for s in found] == [128, 160, 160, 224] and last['size'] == 224
+    assert '/somewhere' not in json.dumps([found, last])
+    assert len(stages.all_stages(None, runs)[0]) == 2
 
 def test_the_cards_of_the_weights_say_what_was_measured(tool):
     tool('cards').main(check=True)

@@ -47,12 +47,14 @@ def milestones(run):
     return {int(folder.parent.name.removeprefix('images_')): folder for folder in found}
 
 
-def seen_by(run):
-    "Images that a finished branch has seen itself."
+def seen_by(run, n_train=None):
+    "Images that a branch has seen itself; its report says how many it learnt from."
     import torch
     settings = settings_of(run)
     checkpoint = torch.load(run/'last.ckpt', map_location='cpu', weights_only=True)
-    n_train = json.loads((run/'metrics.json').read_text(encoding='utf-8'))['data']['n_train']
+    if n_train is None:
+        report = json.loads((run/'metrics.json').read_text(encoding='utf-8'))
+        n_train = report['data']['n_train']
     return images_after(checkpoint['global_step'], n_train, settings['batch'],
                         settings['accumulate'], int(settings['devices']))
 
@@ -83,7 +85,7 @@ def main(args):
         milestone, _, folder = text.partition('=')
         left_at = args.since + int(milestone)
         branch = Path(folder)
-        wanted.append((left_at, left_at + seen_by(branch), branch/'weights',
+        wanted.append((left_at, left_at + seen_by(branch, args.n_train), branch/'weights',
                        settings_of(branch)))
     for left_at, seen, weights, own in wanted:
         if (left_at, seen) in known:
@@ -115,5 +117,7 @@ if __name__ == '__main__':
                    help='images that the weights had seen with which the run began')
     p.add_argument('--branch', action='append', default=[], metavar='N=RUN',
                    help='a run from the milestone of N images whose rate has fallen')
+    p.add_argument('--n-train', type=int, metavar='N',
+                   help='training images, of a branch that was ended before its report')
     p.add_argument('--out', type=Path, default=ROOT/'results'/'voc0712_curve.json', metavar='FILE')
     main(p.parse_args())

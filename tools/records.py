@@ -22,7 +22,8 @@ def results():
     found = {}
     for file in sorted((ROOT/'results').glob('*.json')):
         r = json.loads(file.read_text(encoding='utf-8'))
-        if r.get('command', '').find('yolov3_train') >= 0 and (r.get('metrics') or {}).get('map50'):
+        trained = 'yolov3_train' in r.get('command', '') or r.get('stages')
+        if trained and (r.get('metrics') or {}).get('map50'):
             found[file.stem] = r
     return found
 
@@ -45,7 +46,7 @@ def device(r):
 def stages(r):
     "What came before a run that began with trained weights."
     before = (r.get('stages') or [])[:-1]
-    return f', the last of {len(before) + 1} stages' if before else ''
+    return f', after {len(before) + 1} stages' if before else ''
 
 
 def row(name, r):
@@ -125,11 +126,11 @@ def budget():
 BUDGET = """
 ## What each budget buys
 
-All rows are measured on VOC 2007 test. Ours are milestones of one run, which is still going on, on
-11,242 images of VOC 2007 and of a part of 2012: *on the way* says that the learning rate was still
-high. The rows of others are what they published, and nobody ran them again for this page; images
-seen are epochs times 16,551. [14 speed](14_speed.ipynb) draws this table and says what to make of
-it.
+All rows are measured on VOC 2007 test. Ours belong to one training on 11,242 images of VOC 2007 and
+of a part of 2012, made in several runs, each from the weights of one before: *on the way* says that
+the learning rate was still high. The rows of others are what they published, and nobody ran them
+again for this page; images seen are epochs times 16,551. [14 speed](14_speed.ipynb) draws this
+table and says what to make of it.
 
 """
 

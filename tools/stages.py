@@ -1,28 +1,31 @@
-"""Write down what came before a run: `python tools/stages.py NAME --run RUN [--before RUN=IMAGES]`.
+"""Measure weights of a training in stages: `python tools/stages.py NAME --weights W --data DIR`.
 
 A training may be made in stages: each run begins with the weights of the one before (`--start`).
-The last one writes results/NAME.json (`yolov3_train --results NAME`), which knows of its own images
-and minutes only. This adds `stages`, the settings and the images of each run, and sets
-`images_seen` to their sum. The minutes of the whole are not known, because the runs shared their
-processor with other work: they are null.
+This measures the weights of the last one on its training images and on the test images, and writes
+results/NAME.json in the form that `yolov3_train --results` has, with `stages`, the settings and the
+images of each run. The minutes of the whole are not known, because the runs shared their processor
+with other work: they are null.
 
-    python tools/stages.py voc0712 --point 233600 --before runs/long=80000 --run runs/branch
+    python tools/stages.py voc0712 --weights weights/voc --data DIR --point 233600 \\
+        --stage runs/second=50000 --stage runs/branch=33600
 
 `--point` takes the first stages from a branch of results/voc0712_curve.json: the run that it left,
-and itself."""
+and itself. The side of the input is the one that the weights folder names."""
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT/'tools'))
-from curve import seen_by, settings_of  # noqa: E402
+from curve import settings_of  # noqa: E402
 from yolov3_nb.files import write_json  # noqa: E402
+from yolov3_nb.measurement import Measurement, measure  # noqa: E402
 
 # what makes one stage another one than the next
-TOLD = ('size', 'batch', 'optimizer', 'lr', 'schedule', 'decay', 'ema', 'precision')
+TOLD = ('size', 'batch', 'optimizer', 'lr', 'schedule', 'decay', 'ema', 'mosaic', 'precision')
 
 
 def stage(images, settings):
@@ -41,30 +44,51 @@ def stages_of_point(curve, images_seen):
             stage(images_seen - milestone['images_seen'], branch['settings'])]
 
 
-def main(args):
-    file = ROOT/'results'/f'{args.name}.json'
-    result = json.loads(file.read_text(encoding='utf-8'))
+def all_stages(point, runs):
+    "Every stage, and the settings of the last one; a run is FOLDER=IMAGES."
     stages = []
-    if args.point:
+    if point:
         curve = ROOT/'results'/'voc0712_curve.json'
-        stages += stages_of_point(json.loads(curve.read_text(encoding='utf-8')), args.point)
-    for run in args.before:
+        stages += stages_of_point(json.loads(curve.read_text(encoding='utf-8')), point)
+    for run in runs:
         folder, images = run.rsplit('=', 1)
-        stages.append(stage(int(images), settings_of(Path(folder))))
-    stages.append(stage(seen_by(args.run), settings_of(args.run)))
-    result |= {'stages': stages, 'images_seen': sum(s['images'] for s in stages), 'minutes': None}
-    write_json(file, result)
-    print(f"{result['images_seen']:,} images in {len(stages)} stages.")
+        settings = settings_of(Path(folder))
+        stages.append(stage(int(images), settings))
+    return stages, settings
+
+
+def measured(args, split):
+    "The record of the weights on some splits."
+    return measure(Measurement(weights=args.weights, data=args.data, split=split))[0]
+
+
+def main(args):
+    stages, settings = all_stages(args.point, args.stage)
+    train = measured(args, args.train)
+    result = measured(args, args.test)
+    result['metrics']['train_loss'] = train['metrics']['test_loss']
+    result['data'] |= {'train': train['data']['test'], 'n_train': train['data']['n_test']}
+    command = ['python', 'tools/stages.py', args.name, '--weights', args.weights, '--data', 'DIR']
+    result |= {'name': args.name, 'command': shlex.join(command), 'settings': settings,
+               'stages': stages, 'images_seen': sum(s['images'] for s in stages),
+               'minutes': None}
+    result.pop('errors', None)
+    write_json(ROOT/'results'/f'{args.name}.json', result)
+    print(f"{result['images_seen']:,} images in {len(stages)} stages; "
+          f"mAP {result['metrics']['map50']:.4f}")
 
 
 def parser():
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('name', help='of the file in results/')
+    p.add_argument('--weights', required=True, help='folder')
+    p.add_argument('--data', required=True, help='folder that holds VOCdevkit')
+    p.add_argument('--train', default='2007_trainval,2012_fit', help='splits it learnt from')
+    p.add_argument('--test', default='2007_test', help='splits for the figures')
     p.add_argument('--point', type=int, metavar='N', help='images seen by a branch of the curve')
-    p.add_argument('--before', action='append', default=[], metavar='RUN=IMAGES',
-                   help='a run that came before, and how many of its images count')
-    p.add_argument('--run', type=Path, required=True, help='folder of the last run')
+    p.add_argument('--stage', action='append', required=True, metavar='RUN=IMAGES',
+                   help='the folder of a run, and how many of its images count; in order')
     return p
 
 
