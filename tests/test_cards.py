@@ -16,7 +16,8 @@ def stages(tool, tmp_path, monkeypatch):
 def settings(**changes):
     "The settings of a run, as far as the tools read them."
     return dict(size=160, grow=0., batch=8, optimizer='muon', lr=.004, schedule='wsd', decay=.2,
-                ema=.99, mosaic=.3, precision='bf16-mixed', data='/somewhere',
+                ema=.99, mosaic=.3, rect=False, devices='2', precision='bf16-mixed',
+                data='/somewhere',
                 start='/somewhere/weights', out='/somewhere/run') | changes
 
 def put(file, content):

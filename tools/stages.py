@@ -25,7 +25,8 @@ from yolov3_nb.files import write_json  # noqa: E402
 from yolov3_nb.measurement import Measurement, measure  # noqa: E402
 
 # what makes one stage another one than the next
-TOLD = ('size', 'batch', 'optimizer', 'lr', 'schedule', 'decay', 'ema', 'mosaic', 'precision')
+TOLD = ('size', 'batch', 'devices', 'optimizer', 'lr', 'schedule', 'decay', 'ema', 'mosaic', 'rect',
+        'precision')
 
 
 def stage(images, settings):
@@ -70,6 +71,7 @@ def main(args):
     result['data'] |= {'train': train['data']['test'], 'n_train': train['data']['n_test']}
     command = ['python', 'tools/stages.py', args.name, '--weights', args.weights, '--data', 'DIR']
     result |= {'name': args.name, 'command': shlex.join(command), 'settings': settings,
+               'seed': settings['seed'],
                'stages': stages, 'images_seen': sum(s['images'] for s in stages),
                'minutes': None}
     result.pop('errors', None)
