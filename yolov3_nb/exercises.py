@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EXERCISES', 'BACK_FAULTS', 'BACK_SQUARE', 'BACK_SCALE', 'BACK_PIXEL', 'BACK_X', 'BACK_HW', 'ERROR_FAULTS',
            'ERROR_WRITES', 'ERROR_WHICH', 'ERROR_LARGE', 'ERROR_GRADIENT', 'ERROR_FLAT', 'AP_FAULTS', 'AP_SORTED',
-           'AP_RISES', 'AP_FLAT', 'AP_MISSED', 'AP_VALUE', 'MARKS', 'Exercise', 'judge', 'check', 'Room', 'closed_room',
-           'check_all', 'exercise_cards', 'progress_lines']
+           'AP_RISES', 'AP_FLAT', 'AP_MISSED', 'AP_VALUE', 'MARKS', 'Exercise', 'judge', 'check', 'Room',
+           'record_behind', 'closed_room', 'check_all', 'exercise_cards', 'progress_lines']
 
 # %% ../nbs/19_exercises.ipynb #imports-export
 import collections
@@ -2888,6 +2888,16 @@ EXERCISES['13_ap'] = Exercise(_tell_ap, lambda: _rooms(_room_ap, *AP_FAULTS), {
     ('recall of what was found', 'sound'): AP_MISSED + AP_VALUE})
 
 # %% ../nbs/19_exercises.ipynb #chapter-rooms-boxes
+def _found_on_phone(find, images, fault):
+    "Room 1: detections of square images whose files come from a phone, as `find` gives them."
+    found = []
+    for dets in find(torch.rot90(images, 1, (2, 3))):
+        x1, y1, x2, y2 = dets['boxes'].unbind(1)
+        side = images.shape[-1]
+        upright = torch.stack([side - y2, x1, side - y1, x2], 1)
+        found.append(dets | {'boxes': upright})
+    return found
+
 def _way_back(boxes, hw, size, fault):
     "Room 2: boxes from the letterboxed square to the image, three ways."
     from yolov3_nb.augment import unletterbox_boxes
@@ -2987,6 +2997,7 @@ def _match(dets, gts, fault, iou_threshold=.5):
 _ON_SHOW = {'13_back': 'sides exchanged', '13_error': 'sizes get no gradient',
             '13_ap': 'recall of what was found'}
 _OF_THE_CHAPTER = {
+    '1': Room(_found_on_phone, 'as stored', 1),
     '2 B': Room(_way_back, 'padding forgotten', 2),
     '2 C': Room(_way_back, 'padding in fractions', 2),
     '2 D': Room(_way_back, 'one pixel off', 2),
@@ -3000,6 +3011,34 @@ _OF_THE_CHAPTER = {
     '15': Room(_box_score, 'objectness alone', 15),
     '16': Room(_match, 'box by box', 16),
     '17': Room(_shown_in_app, 'the last scale alone', 17)}
+
+_RECORDS = {
+    'no fault': ('sound', 'map50'),
+    'no fault, another rate': ('rate beyond the minimum', 'map50'),
+    'room 3': ('anchors of COCO', 'map50'),
+    'room 3, another table': ('anchors of COCO at 416', 'map50'),
+    'room 4': ('loss writes', 'map50'),
+    'room 5': ('decode writes', 'map50'),
+    'room 7': ('rate of 40 steps', 'map50'),
+    'room 9': ('cycle too long', 'map50'),
+    'room 7, mAP of A': ('rate beyond the minimum', 'map50'),
+    'room 7, mAP of B': ('rate of 40 steps', 'map50'),
+    'room 7, rate of A': ('rate beyond the minimum', 'lr'),
+    'room 7, rate of B': ('rate of 40 steps', 'lr'),
+    'room 7, curve of A': ('range test 100', 'losses'),
+    'room 7, curve of B': ('range test 40', 'losses'),
+    'room 9, A': ('sound', 'map50'),
+    'room 9, B': ('cycle too long', 'map50'),
+    'room 12, validation': ('few images', 'on_train'),
+    'room 12, next day': ('few images', 'map50')}
+
+def record_behind(
+    name:str, # of a number that chapter 13 shows before it names the fault, as 'room 9, A'
+)->tuple: # a run of results/museum.json and the measure that was taken of it
+    "Which training stands behind a symptom; the answers of chapter 13 stand here."
+    if name not in _RECORDS:
+        raise InputError(f'There is no record behind {name!r}: give one of {"; ".join(_RECORDS)}.')
+    return _RECORDS[name]
 
 def closed_room(
     name:str, # of an exercise of chapter 13, or the number of one of its rooms, as '4' or '5 B'
