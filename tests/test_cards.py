@@ -3,6 +3,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def stages(tool, tmp_path, monkeypatch):
 def settings(**changes):
     "The settings of a run, as far as the tools read them."
     return dict(size=160, grow=0., batch=8, optimizer='muon', lr=.004, schedule='wsd', decay=.2,
-                ema=.99, mosaic=.3, rect=False, devices='2', precision='bf16-mixed',
+                ema=.99, mosaic=.3, rect=False, devices='2', accumulate=1, precision='bf16-mixed',
                 data='/somewhere',
                 start='/somewhere/weights', out='/somewhere/run') | changes
 
@@ -26,17 +27,29 @@ def put(file, content):
 
 def test_a_training_in_stages_names_each_run(stages, tmp_path):
     curve = {'settings': settings(size=224), 'points': [
-        {'images_seen': 1000, 'left_at': None, 'size': 128},
+        {'images_seen': 1000, 'left_at': None, 'size': 128, 'settings': None},
         {'images_seen': 1200, 'left_at': 1000, 'settings': settings(decay=.95)}]}
     put(tmp_path/'results'/'voc0712_curve.json', curve)
     put(tmp_path/'first'/'settings.json', settings())
     put(tmp_path/'last'/'settings.json', settings(size=224))
+    (tmp_path/'first'/'images_0000400').mkdir()
+    torch.save({'global_step': 6}, tmp_path/'last'/'last.ckpt')  # of 8 images on 2 devices
     runs = [f"{tmp_path/'first'}=400", f"{tmp_path/'last'}=96"]
     found, last = stages.all_stages(1200, runs)
     assert [s['images'] for s in found] == [1000, 200, 400, 96]
     assert [s['size'] for s in found] == [128, 160, 160, 224] and last['size'] == 224
     assert '/somewhere' not in json.dumps([found, last])
     assert len(stages.all_stages(None, runs)[0]) == 2
+    with pytest.raises(SystemExit, match='no milestone of 95 images, and ended after 96'):
+        stages.all_stages(None, [f"{tmp_path/'last'}=95"])
+
+def test_a_milestone_of_a_later_run_is_no_first_stage(stages, tmp_path):
+    curve = {'settings': settings(), 'points': [
+        {'images_seen': 1000, 'left_at': None, 'size': 128, 'settings': settings()},
+        {'images_seen': 1200, 'left_at': 1000, 'settings': settings(decay=.95)}]}
+    put(tmp_path/'results'/'voc0712_curve.json', curve)
+    with pytest.raises(SystemExit, match='name its runs with --stage'):
+        stages.all_stages(1200, ['run=1'])
 
 def test_the_cards_of_the_weights_say_what_was_measured(tool):
     tool('cards').main(check=True)

@@ -77,7 +77,7 @@ def made(r):
         lines.append(f"| {s['images']:,} | {s['size']} | {s['optimizer']} | {rate} |")
     table = '\n'.join(lines)
     return (f"{r['images_seen']:,} images seen, of {images}, in {len(r['stages'])} runs. Each "
-            f"began with the weights of the one before.\n\n{table}")
+            f"later one began with the weights of the one before.\n\n{table}")
 
 
 def card(folder):

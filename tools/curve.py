@@ -47,6 +47,12 @@ def milestones(run):
     return {int(folder.parent.name.removeprefix('images_')): folder for folder in found}
 
 
+def devices_of(settings):
+    "How many devices a run had; one where its settings leave the number open."
+    devices = str(settings['devices'])
+    return int(devices) if devices.isdigit() else 1
+
+
 def seen_by(run, n_train=None):
     "Images that a branch has seen itself; its report says how many it learnt from."
     import torch
@@ -56,7 +62,7 @@ def seen_by(run, n_train=None):
         report = json.loads((run/'metrics.json').read_text(encoding='utf-8'))
         n_train = report['data']['n_train']
     return images_after(checkpoint['global_step'], n_train, settings['batch'],
-                        settings['accumulate'], int(settings['devices']))
+                        settings['accumulate'], devices_of(settings))
 
 
 def point(weights, args, **what):
@@ -73,6 +79,9 @@ def point(weights, args, **what):
 def main(args):
     "Measure what the file does not hold yet."
     out = args.out
+    if args.since and not out.exists():
+        raise SystemExit(f'--since goes on with a curve, and {out} is none: measure the first run '
+                         'first.')
     result = json.loads(out.read_text(encoding='utf-8')) if out.exists() else dict(points=[])
     settings = settings_of(args.run)
     if not args.since and result.setdefault('settings', settings) != settings:

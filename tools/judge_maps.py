@@ -7,6 +7,7 @@ with as many pixels as were changed, from 0 to 1) are written to `results/NAME.j
 difference from the cell blob and its standard error."""
 import argparse
 import datetime
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -75,6 +76,15 @@ def against_blob(table):
     return found
 
 
+def command_of(a):
+    "The command, without the place of the data."
+    words = ['python', 'tools/judge_maps.py', str(a.weights), 'DIR', '--detections',
+             str(a.detections)]
+    words += ['--images', str(a.images)] if a.images else []
+    words += ['--seconds', f'{a.seconds:g}'] if a.seconds < 1e9 else []
+    return shlex.join([*words, '--seed', str(a.seed), '--results', a.results])
+
+
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,7 +104,7 @@ def main(argv=None):
     table = judge(model, ds, a.detections, start + a.seconds, a.seed)
     means = table.groupby('map', sort=False)[MEASURES].mean().round(4)
     result = {
-        'name': a.results, 'command': f'tools/judge_maps.py {a.weights.name} --results {a.results}',
+        'name': a.results, 'command': command_of(a),
         'seed': a.seed, 'commit': commit_used(), 'date': datetime.date.today().isoformat(),
         'versions': versions_used(),
         'device': f'{torch.get_num_threads()} threads, {processor_name()}',

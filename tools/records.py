@@ -44,9 +44,8 @@ def device(r):
 
 
 def stages(r):
-    "What came before a run that began with trained weights."
-    before = (r.get('stages') or [])[:-1]
-    return f', after {len(before) + 1} stages' if before else ''
+    "How many runs a training in stages had, for the table."
+    return f" of weights from {len(r['stages'])} runs" if r.get('stages') else ''
 
 
 def row(name, r):

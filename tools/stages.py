@@ -2,9 +2,9 @@
 
 A training may be made in stages: each run begins with the weights of the one before (`--start`).
 This measures the weights of the last one on its training images and on the test images, and writes
-results/NAME.json in the form that `yolov3_train --results` has, with `stages`, the settings and the
-images of each run. The minutes of the whole are not known, because the runs shared their processor
-with other work: they are null.
+results/NAME.json. It has the figures that `yolov3_train --results` has, and `stages`: the settings
+and the images of each run. `precision` is that of the last one. The minutes of the whole are not
+known, because the runs shared their processor with other work: they are null.
 
     python tools/stages.py voc0712 --weights weights/voc --data DIR --point 233600 \\
         --stage runs/second=50000 --stage runs/branch=33600
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT/'tools'))
-from curve import settings_of  # noqa: E402
+from curve import devices_of, settings_of  # noqa: E402
 from yolov3_nb.files import write_json  # noqa: E402
 from yolov3_nb.measurement import Measurement, measure  # noqa: E402
 
@@ -39,10 +39,25 @@ def stages_of_point(curve, images_seen):
     points = {(p['left_at'] is None, p['images_seen']): p for p in curve['points']}
     branch = points[False, images_seen]
     milestone = points[True, branch['left_at']]
+    if milestone['settings']:
+        sys.exit(f"The milestone of {milestone['images_seen']:,} images belongs to a run that went "
+                 'on from other weights: name its runs with --stage.')
     # its inputs were to grow; this is how large they were
     before = curve['settings'] | {'size': milestone['size']}
     return [stage(milestone['images_seen'], before),
             stage(images_seen - milestone['images_seen'], branch['settings'])]
+
+
+def check_images(run, images):
+    "A run has seen so many images: a milestone says so, or its checkpoint stands beyond them."
+    import torch
+    if (run/f'images_{images:07d}').is_dir():
+        return
+    settings = settings_of(run)
+    step = torch.load(run/'last.ckpt', map_location='cpu', weights_only=True)['global_step']
+    most = step * settings['batch'] * settings['accumulate'] * devices_of(settings)
+    if images != most:
+        sys.exit(f'{run} has no milestone of {images:,} images, and ended after {most:,}.')
 
 
 def all_stages(point, runs):
@@ -54,6 +69,7 @@ def all_stages(point, runs):
     for run in runs:
         folder, images = run.rsplit('=', 1)
         settings = settings_of(Path(folder))
+        check_images(Path(folder), int(images))
         stages.append(stage(int(images), settings))
     return stages, settings
 
@@ -63,15 +79,23 @@ def measured(args, split):
     return measure(Measurement(weights=args.weights, data=args.data, split=split))[0]
 
 
+def command_of(args):
+    "The command, without the places of the machine."
+    command = ['python', 'tools/stages.py', args.name, '--weights', args.weights, '--data', 'DIR']
+    command += ['--point', str(args.point)] if args.point else []
+    for run in args.stage:
+        command += ['--stage', f"RUN={run.rsplit('=', 1)[1]}"]
+    return shlex.join(command)
+
+
 def main(args):
     stages, settings = all_stages(args.point, args.stage)
     train = measured(args, args.train)
     result = measured(args, args.test)
     result['metrics']['train_loss'] = train['metrics']['test_loss']
     result['data'] |= {'train': train['data']['test'], 'n_train': train['data']['n_test']}
-    command = ['python', 'tools/stages.py', args.name, '--weights', args.weights, '--data', 'DIR']
-    result |= {'name': args.name, 'command': shlex.join(command), 'settings': settings,
-               'seed': settings['seed'],
+    result |= {'name': args.name, 'command': command_of(args), 'settings': settings,
+               'seed': settings['seed'], 'precision': settings['precision'],
                'stages': stages, 'images_seen': sum(s['images'] for s in stages),
                'minutes': None}
     result.pop('errors', None)

@@ -279,7 +279,7 @@ def _data_download(
         print('\nWhat arrived is kept: the same command goes on from there.', file=sys.stderr)
         raise
     hint = ''
-    if '2007' in years:  # whose splits that preset learns from
+    if '2007' in years:  # on whose test images that preset is measured
         hint = f' Train on it with: yolov3_train --preset voc --data {root}'
     print(f"PASCAL VOC {' and '.join(years)} is in {root}.{hint}")
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from .data import (
     VOCDataset, census, class_color, compare_splits, coverage, crop, draw_boxes, find_devkit,
     find_faults, read_split, together)
+from .devkit import devkits_below, expand_sets
 from .files import InputError, write_whole
 from .loading import object_names
 from .report import contact_sheet, figure_bytes, new_figure, render
@@ -27,27 +28,15 @@ from .toyvoc import VOC_CLASSES
 # %% ../nbs/28_inspection.ipynb #devkit_sets
 _USUAL_SPLITS = 'train', 'trainval', 'val', 'valid', 'test'
 
-def _devkits_below(
-    root:str|Path, # folder that holds VOCdevkit
-)->dict: # {year: folder}
-    "The devkits at or below a folder; `InputError` where there is none"
-    root = Path(os.path.expanduser(root))
-    found = {}
-    if os.path.isdir(root):
-        for base in (root/'VOCdevkit', root, root/'TrainVal'/'VOCdevkit'):
-            for folder in [*sorted(base.glob('VOC*')), root]:
-                if folder.name.startswith('VOC') and (folder/'Annotations').is_dir():
-                    found.setdefault(folder.name[3:], folder)
-    if not found:
-        find_devkit(root)  # says where it looked
-    return found
-
 def devkit_sets(
     root:str|Path, # folder that holds VOCdevkit
 )->tuple: # (year, split) pairs
     "The splits of all devkits in a folder: the usual ones, or all lists where there are none"
     sets = []
-    for year, devkit in _devkits_below(root).items():
+    found = devkits_below(root)
+    if not found:
+        find_devkit(root)  # says where it looked
+    for year, devkit in found.items():
         there = sorted(file.stem for file in (devkit/'ImageSets'/'Main').glob('*.txt'))
         if not there:
             read_split(devkit, 'train')  # says what it looked for
@@ -87,7 +76,7 @@ def shared_images(
 # %% ../nbs/28_inspection.ipynb #inspect_devkit
 def inspect_devkit(
     root:str, # folder that holds VOCdevkit
-    sets:tuple, # (year, split) pairs
+    sets:tuple, # (year, split) pairs; the year `*` is every one that has the list
     classes:tuple=VOC_CLASSES, # class names
     progress:bool=True, # show a bar
 )->tuple: # {split: dict of ds (without bad images), census, images, bad, names}, faults
@@ -95,7 +84,7 @@ def inspect_devkit(
     splits = {}
     faults = []
     ids = {}
-    for year, split in sets:
+    for year, split in expand_sets(root, sets):
         name = f'{year}_{split}'
         try:
             ds = VOCDataset(root, [(year, split)], classes)

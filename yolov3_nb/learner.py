@@ -25,7 +25,7 @@ from pathlib import Path
 
 from .anchors import ANCHORS, kmeans_anchors, scale_anchors
 from .data import draw_boxes, find_devkit, find_faults
-from .devkit import years_of
+from .devkit import expand_sets
 from .files import (
     Claim, InputError, check_writable, read_image, read_json, remove_empty, remove_left,
     write_json, write_whole)
@@ -57,11 +57,9 @@ def holds_devkit(
     recipe:Recipe,
 )->bool:
     "Whether a folder is read as a VOC devkit: it is one, or splits of another were asked for"
-    year, split = recipe.sets('train')[0]
     if not os.path.isdir(root):
         return True
-    if year == '*':
-        year = years_of(root, split)[0]
+    year = expand_sets(root, recipe.sets('train'))[0][0]
     try:
         return bool(find_devkit(root, year))
     except InputError:  # splits that no preset names were asked for by somebody
@@ -127,6 +125,10 @@ def settle(
                   for split in ('train', 'val'))
     own = is_own(train)
     changes = {'val': ''} if val is None else {}
+    for split in ('train', 'val', 'test'):
+        ds = getattr(given, f'{split}_ds', None)
+        if '*' in getattr(recipe, split) and ds is not None:  # a resumed run takes the same
+            changes[split] = ','.join('_'.join(pair) for pair in ds.sets)
     if own and val is not None:
         changes['val'] = recipe.val or Recipe.val  # the data have one, whatever it is called
     if recipe.size == 'auto':

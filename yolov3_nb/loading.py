@@ -9,7 +9,6 @@ __all__ = ['SIZES', 'as_image', 'CheckedDataset', 'ItemDataset', 'complete_datas
 
 # %% ../nbs/20d_loading.ipynb #imports-export
 import math
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -23,6 +22,7 @@ from .anchors import ANCHORS, kmeans_anchors, scale_anchors
 from .augment import cut_boxes, letterbox_geometry
 from .boxes import wh_iou
 from .data import InputError
+from .devkit import devkits_below
 from .files import read_xml
 
 # %% ../nbs/20d_loading.ipynb #as_image
@@ -236,11 +236,7 @@ def holds_voc(
     root:str|Path, # folder
 )->bool:
     "Whether a folder holds a devkit of a year, at the places where `find_devkit` looks"
-    root = Path(os.path.expanduser(root))
-    bases = root/'VOCdevkit', root, root/'TrainVal'/'VOCdevkit'
-    found = [folder for base in bases for folder in base.glob('VOC????')] + [root]
-    return any(folder.name.startswith('VOC') and is_year(folder.name[3:])
-               and (folder/'Annotations').is_dir() for folder in found)
+    return any(is_year(name) for name in devkits_below(root))
 
 def is_own(
     ds, # a data set of images to train on

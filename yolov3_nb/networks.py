@@ -90,7 +90,7 @@ def choose_precision(
 
 # %% ../nbs/22_networks.ipynb #find_weights
 def find_weights(
-    name:str, # a folder, 'toy' or 'voc' for those that the project ships, or a Hub id
+    name:str, # a folder; 'toy', 'voc' or 'voc07', which the project ships; or a Hub id
 )->str: # what `YOLOv3.from_pretrained` takes
     "Where weights are; `InputError` for a name that leads nowhere"
     if (Path(name)/'config.json').is_file():
@@ -104,7 +104,7 @@ def find_weights(
     if '/' in name:
         return name
     raise InputError(f'There are no weights {name!r}: give a weights folder, a Hub id such as '
-                     'user/name, or toy or voc inside a clone of the project.')
+                     'user/name, or toy, voc or voc07 inside a clone of the project.')
 
 def open_weights(
     name:str, # as `find_weights` takes it, or a weights file of Darknet

@@ -303,13 +303,12 @@ def _split_name(
 
 def data_name(
     ds, # a `VOCDataset`
-    sets:tuple=None, # (year, split) pairs; None: those that it was read from
 )->str: # names with + between
     "What a data set is called in results"
     from defusedxml.ElementTree import parse
     source = parse(ds.annotation_path(0)).findtext('source/database', default='')
     toy = 'toy' in source.lower()
-    return '+'.join(_split_name(year, split, toy) for year, split in sets or ds.sets)
+    return '+'.join(_split_name(year, split, toy) for year, split in ds.sets)
 
 # %% ../nbs/23_runs.ipynb #headline
 _KEPT = ('class_acc', 'noobj_acc', 'obj_acc', 'map50', 'map50_11pt', 'map_coco', 'map_small',
