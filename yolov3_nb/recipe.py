@@ -221,7 +221,7 @@ class Recipe(Settings):
     train:str = setting(
         '2007_train', 'data',
         'splits to learn from, YEAR_SPLIT, several with commas: 2007_trainval,2012_trainval; '
-        "'*_trainval' takes every year that is there",
+        '`*_trainval` takes every year that is there',
         fixed=True)
     val:str = setting(
         '2007_val', 'data',
