@@ -45,6 +45,8 @@ def devkits_below(
     "All devkits where `find_devkit` looks."
     root = Path(os.path.expanduser(root))
     found = {}
+    if not os.path.isdir(root):  # of a name that is too long, globbing would raise
+        return found
     for base in (root/'VOCdevkit', root, root/'TrainVal'/'VOCdevkit'):
         for folder in [*sorted(base.glob('VOC*')), root]:
             if folder.name.startswith('VOC') and os.path.isdir(folder/'Annotations'):
