@@ -1,8 +1,10 @@
 "tools/shake.py finds a check that hangs on a seed, on rounding or on threads, and no other."
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +68,7 @@ def test_each_fragile_check_is_found_and_what_follows_runs(tmp_path):
 
 def test_a_sound_notebook_is_found_sound(tmp_path):
     nb, out = notebook(tmp_path/'sound.ipynb', SOUND), tmp_path/'shake.json'
-    done = shake(out, nb, '--setting', 'seed-2', '--setting', 'noise')
+    done = shake(out, nb, '--setting', 'seed-2', '--setting', 'noise', '--jobs', '2')
     assert done.returncode == 0, done.stdout + done.stderr
     assert found(out) == {'seed-2': [], 'noise': []}
 
@@ -75,6 +77,30 @@ def test_a_run_without_end_is_a_failure(tmp_path):
     nb = notebook(tmp_path/'endless.ipynb', {'wait': 'import time\nwhile True: time.sleep(1)'})
     done = shake(tmp_path/'shake.json', nb, '--setting', 'threads-1', '--minutes', '0.1')
     assert done.returncode == 1 and 'not finished after 0.1 minutes' in done.stdout
+
+
+def test_what_is_stopped_leaves_no_run_behind(tmp_path):
+    cell = "from pathlib import Path\nimport os, time\n" \
+           f"Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\nwhile True: time.sleep(1)"
+    nb = notebook(tmp_path/'endless.ipynb', {'wait': cell})
+    command = [sys.executable, 'tools/shake.py', str(nb), '--out', str(tmp_path/'shake.json'),
+               '--setting', 'seed-1', '--setting', 'seed-2', '--jobs', '2']
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        until = time.time() + 120
+        while len(pids := list(tmp_path.glob('*.pid'))) < 2 and time.time() < until:
+            time.sleep(.2)
+        process.terminate()
+        assert process.wait(30) == 143
+    assert len(pids) == 2
+    assert not any(is_alive(int(p.stem)) for p in pids)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize('flags, lacking', [

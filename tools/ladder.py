@@ -1,11 +1,12 @@
 """Measure a recipe step by step: `python tools/ladder.py toy|voc [--data DIR] [--seeds 0,1,2]`.
 
-Each rung of a ladder changes one thing of the rung before it; one that is marked "aside" is not
-carried on: the next starts from the rung before. All are trained on train for the same few epochs,
-and measured on val, never on test. What is measured goes to results/ladder_NAME.json, or --out,
-after every run, so an interrupted ladder goes on where it was, and several may work on one: a rung
-that has been measured is not run again, and a file that was measured with other settings is left
-alone."""
+Each rung of a ladder changes one thing of the recipe that has been kept so far. On the ladder `toy`
+a rung is kept if it wins: if its mean mAP over the seeds is higher than that of the recipe before
+it. On the ladder `voc` every rung is kept but those marked "aside". All are trained on train for
+the same few epochs, and measured on val, never on test. What is measured goes to
+results/ladder_NAME.json, or --out, after every run, so an interrupted ladder goes on where it was:
+a rung that has been measured is not run again, and a file that was measured with other settings is
+left alone."""
 import argparse
 import datetime
 import json
@@ -27,22 +28,21 @@ LOSS = ('loss: sums over cells, CIoU, λ chosen on val', dict(loss='yolo'))
 MILD = ('milder augmentation, no mosaic', dict(strength=.3, mosaic=0.))
 EMA = ('moving average of the weights', dict(ema=.998))
 
+# name: settings of the first rung, whether a rung is kept only if it wins, the rungs
 LADDERS = {
-    'toy': (ORIGINAL | dict(epochs=4), [
+    'toy': (ORIGINAL | dict(epochs=6, size=96, optimizer='adamw', lr=4e-3, workers=0), True, [
         FIRST,
         LOSS,
-        ('aside: anchors by k-means on these boxes', dict(anchors='toyvoc')),
+        ('anchors by k-means on these boxes', dict(anchors='toyvoc')),
         MILD,
         EMA,
-        ('aside: with the anchors by k-means', dict(anchors='toyvoc')),
-        ("aside: with VOC's anchors", dict(anchors='voc')),
-        ('aside: by k-means, and batches of 8', dict(anchors='toyvoc', batch=8)),
         ('all anchors that fit, not the best alone', dict(positive_iou=.5)),
+        ('Muon, not AdamW', dict(optimizer='muon')),
         ('twice the learning rate', dict(lr=8e-3)),
         ('hardly any augmentation', dict(strength=.1)),
-        ('aside: λ of objectness 1.2, not 1.4', dict(lambdas='obj=1.2')),
+        ('λ of objectness 1.2, not 1.4', dict(lambdas='obj=1.2')),
         ('batches without their empty margins', dict(rect=True))]),
-    'voc': (ORIGINAL | dict(epochs=4, size=128), [
+    'voc': (ORIGINAL | dict(epochs=4, size=128), False, [
         FIRST,
         LOSS,
         ('anchors of these boxes', dict(anchors='auto')),
@@ -51,15 +51,28 @@ LADDERS = {
         ('aside: inputs that grow', dict(grow=.8))])}
 
 
-def rungs(name, **more):
-    "(name, what it changes, all settings) of each rung, with the changes before it that were kept."
+def rungs(name, file, seeds, **more):
+    """(name, what it changes, all settings) of each rung, on the changes before it that were kept.
+
+    What is kept may hang on what the rung reached: the file is read after each rung."""
     from yolov3_nb.recipe import Recipe
-    base, steps = LADDERS[name]
+    base, only_if_it_wins, steps = LADDERS[name]
     s = asdict(Recipe()) | base | more
     for title, change in steps:
         yield title, change, s | change
-        if not title.startswith('aside'):
+        if not change or title.startswith('aside'):
+            continue
+        if not only_if_it_wins or mean_map(file, s | change, seeds) > mean_map(file, s, seeds):
             s = s | change
+
+
+def mean_map(file, s, seeds):
+    "Mean mAP of a rung over these seeds; `SystemExit` where one of them has not been measured."
+    row = find(file, s)
+    missing = [seed for seed in seeds if not row or seed not in row['seeds']]
+    if missing:
+        sys.exit(f'What comes next hangs on a rung that is not measured with seed {missing[0]}.')
+    return sum(row['map50'][row['seeds'].index(seed)] for seed in seeds) / len(seeds)
 
 
 def plain(s):
@@ -113,8 +126,8 @@ def check_file(file, base):
         sys.exit(f'{file} was measured with other settings ({changed}): give another --out.')
 
 
-def note(file, ladder, n, seed, found, command):
-    "Add a run's figures to the file."
+def note(file, ladder, seed, found, command):
+    "Add the figures of a run of the last rung to the file."
     from yolov3_nb.files import locked, write_json
     from yolov3_nb.networks import device_name, processor_name
     from yolov3_nb.runs import commit_used, versions_used
@@ -125,28 +138,29 @@ def note(file, ladder, n, seed, found, command):
             row = find(file, s) or {k: [] for k in empty}
             rows.append(row | dict(name=title, change=change, settings=plain(s)))
         for k, v in (found | dict(seeds=seed)).items():
-            rows[n][k].append(v)
+            rows[-1][k].append(v)
         write_json(file, dict(name=file.stem, command=command, commit=commit_used(),
                               date=datetime.date.today().isoformat(), device=device_name('cpu'),
                               processor=processor_name(), versions=versions_used(),
                               base=plain(ladder[0][2]), rungs=[r for r in rows if r['seeds']]))
 
 
-def main(name, seeds, only, file, more):
-    ladder = list(rungs(name, **more))
-    check_file(file, plain(ladder[0][2]))
+def main(name, seeds, file, more):
+    check_file(file, plain(next(rungs(name, file, seeds, **more))[2]))
     flags = [f'--{k}={v}' for k, v in more.items() if k not in ('data', 'progress')]
     if more['data']:
         flags.append('--data=DIR')
     command = shlex.join(['python', 'tools/ladder.py', name, *flags])
-    for n in only or range(len(ladder)):
+    ladder = []
+    for rung in rungs(name, file, seeds, **more):
+        ladder.append(rung)
+        title, _, s = rung
         for seed in seeds:
-            title, _, s = ladder[n]
             measured = find(file, s)
             if measured and seed in measured['seeds']:
                 continue
             found = run(s | dict(seed=seed))
-            note(file, ladder, n, seed, found, command)
+            note(file, ladder, seed, found, command)
             print(title, seed, found, flush=True)
 
 
@@ -159,8 +173,8 @@ if __name__ == '__main__':
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('name', choices=LADDERS)
     p.add_argument('--data', help='folder that holds VOCdevkit; ToyVOC unless given')
-    p.add_argument('--seeds', type=numbers, default='0', help='with commas between (default: 0)')
-    p.add_argument('--only', type=numbers, metavar='N,M', help='only these rungs, from 0')
+    p.add_argument('--seeds', type=numbers, default='0,1,2',
+                   help='with commas between (default: 0,1,2)')
     p.add_argument('--out', type=Path, metavar='FILE',
                    help='where to (default: results/ladder_NAME.json)')
     p.add_argument('--epochs', type=int, default=argparse.SUPPRESS)
@@ -172,5 +186,4 @@ if __name__ == '__main__':
     name = a.pop('name')
     out = a.pop('out') or ROOT/'results'/f'ladder_{name}.json'
     seeds = a.pop('seeds')
-    only = a.pop('only')
-    main(name, seeds, only, out, dict(a, progress=False))
+    main(name, seeds, out, dict(a, progress=False))

@@ -22,8 +22,10 @@ FIGURES = ('map50', 'loss', 'class_acc', 'noobj_acc', 'obj_acc')
 SCHEDULES = ('constant', 'one_cycle', 'wsd', 'cosine')
 
 
-def train(settings, schedule, seed):
-    "One run: figures on val with plain and with averaged weights, the last loss, and CPU seconds."
+def train(settings, schedule, seed, module_class=None, **options):
+    """One run: figures on val with plain and with averaged weights, the last loss, and CPU seconds.
+
+    `module_class` takes the place of `LitYOLOv3`, and `options` are further arguments of it."""
     import pytorch_lightning as L
     from yolov3_nb.anchors import ANCHORS, scale_anchors
     from yolov3_nb.evaluation import evaluate
@@ -37,10 +39,11 @@ def train(settings, schedule, seed):
                                         mosaic=s['mosaic'], strength=s['strength'], seed=seed,
                                         cache=True)
     anchors = scale_anchors(ANCHORS[s['anchors']], s['size']).tolist()
-    module = LitYOLOv3(20, s['width'], s['size'], anchors, lr=s['lr'], warmup=s['warmup'],
-                       weight_decay=s['weight_decay'], schedule=schedule, decay=s['decay'],
-                       optimizer=s.get('optimizer', 'adamw'),
-                       encode_options=dict(positive_iou=s['positive_iou']))
+    make_module = module_class or LitYOLOv3
+    module = make_module(20, s['width'], s['size'], anchors, lr=s['lr'], warmup=s['warmup'],
+                         weight_decay=s['weight_decay'], schedule=schedule, decay=s['decay'],
+                         optimizer=s.get('optimizer', 'adamw'),
+                         encode_options=dict(positive_iou=s['positive_iou']), **options)
     ema = EMA(s['ema'])
     trainer = L.Trainer(max_epochs=s['epochs'], gradient_clip_val=s['clip'], callbacks=[ema],
                         accelerator='cpu', precision=s['precision'], logger=False,

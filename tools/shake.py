@@ -10,6 +10,7 @@ the cells after it run too, so that one run shows all that fails.
     python tools/shake.py --only 07 --only 06         the notebooks whose path contains 07 or 06
     python tools/shake.py --setting seed-1 --only 07  one setting
     python tools/shake.py --minutes 5                 a run that takes longer counts as a failure
+    python tools/shake.py --jobs 2                    two runs at a time
 
 Two settings of a processor's instructions may compute the same: each is asked first for its
 *fingerprint*, what convolutions, products and a few steps of training give, in 32 and 16 bits.
@@ -40,9 +41,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -399,6 +402,9 @@ def child(path, log):
 
 # ---- all runs
 
+RUNNING = set()  # the processes of the runs that are under way
+
+
 def environment(setting):
     "The environment of a run: one thread and all that the processor has, but for the setting."
     ours = ('SHAKE_', 'ONEDNN_', 'ATEN_CPU_', 'MKL_', 'OMP_')
@@ -415,6 +421,7 @@ def run(path, setting, minutes, log):
     process = subprocess.Popen(command, env=environment(setting), start_new_session=True, text=True,
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE)
+    RUNNING.add(process)
     try:
         _, said = process.communicate(timeout=60 * minutes)
         ended = f'ended with status {process.returncode}: {said.strip()[-300:]}'
@@ -422,6 +429,7 @@ def run(path, setting, minutes, log):
         ended = f'not finished after {minutes:g} minutes'
     finally:
         stop(process)
+        RUNNING.discard(process)
     entries = [json.loads(line) for line in log.read_text(encoding='utf-8').splitlines()]
     log.unlink()
     failed = [e for e in entries if 'check' in e]
@@ -495,19 +503,34 @@ def save(out, kept):
     half.replace(out)
 
 
-def shake(notebooks, chosen, minutes, out, anew=False):
-    "Run what is not known yet; {(notebook, setting): result}."
-    kept, results = load(out), {}
-    for path in notebooks:
-        mark = digest(path)
-        for name, env in chosen.items():
-            key = f'{path.name} {name} {mark}'
-            if anew or key not in kept:
-                kept[key] = run(path, env, minutes, out.with_suffix(f'.{os.getpid()}.log'))
+def shake(notebooks, chosen, minutes, out, anew=False, jobs=1):
+    "Run what is not known yet, `jobs` runs at a time; {(notebook, setting): result}."
+    kept, results, one_at_a_time = load(out), {}, threading.Lock()
+    marks = {path: digest(path) for path in notebooks}
+
+    def known_or_run(path, name):
+        key = f'{path.parent.name}/{path.name} {name} {marks[path]}'
+        if anew or key not in kept:
+            log = out.with_suffix(f'.{os.getpid()}.{threading.get_ident()}.log')
+            found = run(path, chosen[name], minutes, log)
+            with one_at_a_time:
+                kept[key] = found
                 save(out, kept)
-            r = results[path, name] = kept[key]
-            said = ', '.join(dict.fromkeys(e['cell'] for e in r['failed'])) or 'holds'
-            print(f"{path.name:22} {name:24} {r['minutes']:5.1f} min  {said}", flush=True)
+        r = results[path, name] = kept[key]
+        said = ', '.join(dict.fromkeys(e['cell'] for e in r['failed'])) or 'holds'
+        print(f"{path.name:22} {name:24} {r['minutes']:5.1f} min  {said}", flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(known_or_run, path, name) for name in chosen for path in notebooks]
+        try:
+            for w in waiting:
+                w.result()
+        except BaseException:
+            for w in waiting:
+                w.cancel()
+            for process in list(RUNNING):
+                stop(process)
+            raise
     return results
 
 
@@ -532,7 +555,7 @@ def main(a):
     chosen = chosen | {name: every[name] for name in stands.values()}
     stands |= {name: name for name in stands.values()}
     to_run = {name: env for name, env in chosen.items() if stands[name] == name}
-    results = shake(notebooks, to_run, a.minutes, a.out, a.anew)
+    results = shake(notebooks, to_run, a.minutes, a.out, a.anew, a.jobs)
     lines, failing = failures(results, notebooks, list(to_run))
     print(*lines, *table(results, notebooks, list(chosen), stands), sep='\n')
     minutes = sum(r['minutes'] for r in results.values())
@@ -550,6 +573,8 @@ def parser():
     p.add_argument('--setting', action='append', default=[], metavar='NAME',
                    help='only this setting')
     p.add_argument('--minutes', type=float, default=10., help='time limit of one run (10)')
+    p.add_argument('--jobs', type=int, default=1, metavar='N',
+                   help='runs at a time; about one for each core (1)')
     p.add_argument('--out', type=Path, default=ROOT/'runs'/'shake.json', help='keeps the results')
     p.add_argument('--anew', action='store_true', help='run again what is known')
     p.add_argument('--list', action='store_true', help='say what would run')
