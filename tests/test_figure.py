@@ -248,7 +248,7 @@ def test_grids_share_a_cell(grid_page, grids):
     boxes = same_as_encode(grid_page, anchors, n)
     assert boxes[3].tolist() == [170, 170, 230, 230] and boxes[4].tolist() == [169, 169, 231, 231]
     words = ' '.join(c.text for c in grid_page.find_elements(By.CSS_SELECTOR, '.grid figcaption'))
-    assert f'is taken by {names[3]}' in words and words.count('takes the box') == 3
+    assert f'is taken by {names[3]}' in words and words.count('is taken by this box') == 3
 
 def test_grids_on_a_phone_and_without_scripts(grid_page, grids):
     grid_page.execute_cdp_cmd('Emulation.setDeviceMetricsOverride',

@@ -357,7 +357,7 @@ METHODS = {
     'occlusion': ('Occlusion', 'Occlusion covers one patch after another: bright is where covering '
                   'costs the box most of its score.'),
     'blob': ('Cell blob', 'The blob marks the cell that predicted the box, and has not looked at '
-             'the image at all: a method that is no better explains nothing.')}
+             'the image at all: heat on the object alone does not show that a map looked.')}
 
 def say_box(
     det:dict, # one detection, in lists of length one
@@ -451,7 +451,7 @@ def _reason(guess, kept, scale, score, nms): # why this box is not among the box
     if guess['objectness'] <= score:
         return f'objectness is not above {score:g}: no object'
     if guess['score'] <= score:
-        return f'not sure of the class: the score is not above {score:g}'
+        return f'objectness times class is not above {score:g}'
     if best > .999:
         shown = scale in (-1, guess['scale'])
         return 'its box is in the image, beside this place' if shown else 'its grid is switched off'

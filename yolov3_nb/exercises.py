@@ -2434,7 +2434,7 @@ EXERCISES['11_batches'] = Exercise(_part_batches, cases=lambda: [
 # %% ../nbs/19_exercises.ipynb #int8
 def _quantise(weight, axis=0, top=127, nearest=True, guard=True, signed=False, inverse=False,
               wrap=False, whole=None, kept=False):
-    "A kernel in 8 bits, with one scale a channel that leaves."
+    "A kernel in 8 bits, with one scale per output channel."
     w = weight.transpose(0, axis)
     size = w.flatten(1).amax(1) if signed else w.flatten(1).abs().amax(1)
     scale = size/top

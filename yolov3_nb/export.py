@@ -51,9 +51,9 @@ def detect_images(
     size:int=None, # side of the square in pixels, a multiple of 32; the model's own unless told
     score_threshold:float=0.25, # boxes below it are dropped
     iou_threshold:float=0.45, # for NMS
-    max_detections:int=100, # kept an image
+    max_detections:int=100, # kept per image
     batch_size:int=8, # images at a time
-) -> list: # a dict an image, as of `detect`, on the CPU; boxes (N, 4) in the image's own pixels
+) -> list: # one dict per image, as of `detect`, on the CPU; boxes (N, 4) in the image's own pixels
     "What a detector finds; `InputError` for what is no image, or weights that give no numbers."
     size = size or model.image_size
     _check_request(imgs, size,

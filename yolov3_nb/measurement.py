@@ -45,7 +45,7 @@ class Measurement(Settings):
         .05, 'how', 'the APs to be compared, and the errors, count boxes above it', 0, 1)
     nms:float = setting(
         .45, 'how', 'of two boxes of one class that overlap more the better stays', 0, 1)
-    max_detections:int = setting(100, 'how', 'boxes kept an image, after NMS', 1, 2**31)
+    max_detections:int = setting(100, 'how', 'boxes kept per image, after NMS', 1, 2**31)
     size:int|None = setting(
         None, 'how', "side of the input in pixels; the model's own unless given", 32, MAX_SIZE,
         check=check_side)

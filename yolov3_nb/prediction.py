@@ -172,7 +172,7 @@ FIELDS = ('image', 'label', 'score', 'x1', 'y1', 'x2', 'y2', 'width', 'height', 
 
 def write_records(
     records:list, # a dict a detection, from `detection_records`
-    done:list, # a dict an image
+    done:list, # one dict per image
     skipped:list, # a dict a file that was skipped
     classes:list, # names
     out:Path, # folder
@@ -286,7 +286,7 @@ def predict_files(
     request:Request=None, # thresholds, size and batch; None: the defaults
     annotated:bool=True, # write annotated images
     progress:bool=True, # show a bar
-)->tuple: # records of all detections, a dict an image, a dict a file that was skipped
+)->tuple: # records of all detections, one dict per image, one dict per skipped file
     "Find objects in image files and write what was found; what is no image is skipped and named"
     from tqdm.auto import tqdm
     request, out = request or Request(), Path(out)

@@ -123,7 +123,7 @@ const gridFigure = root => {
 
   // What becomes of one of the cell's anchors, for the box that is chosen.
   const fate = owner => {
-    if (owner === chosen + 1) return ['takes', 'takes the box'];
+    if (owner === chosen + 1) return ['takes', 'is taken by this box'];
     if (owner > 0) return ['taken', `is taken by ${names[owner - 1]}`];
     return owner < 0 ? ['ignored', 'is ignored'] : ['background', 'counts as background'];
   };
