@@ -19,8 +19,9 @@ README = (ROOT/'README.md').read_text(encoding='utf-8')
 TEN_LINES = re.search(r'^```python\n(.*?)^```', README, re.M | re.S)[1]
 TINY = {  # the same lines on twenty images, at the size of a stamp
     "make_toyvoc('toyvoc')": "make_toyvoc('toyvoc', n_trainval=20, n_test=6, progress=False)",
-    'epochs=12, lr=8e-3, rect=True': 'epochs=1, size=64, width=.0625, batch=4, workers=0, '
-                                     "anchors='coco', progress=False",
+    'Learner, PRESETS,': 'Learner, Recipe,',
+    "PRESETS['toy']": "Recipe(epochs=1, size=64, width=.0625, batch=4, workers=0, anchors='coco', "
+                      'progress=False)',
     'explain(img)': 'explain(img, score_threshold=0.)',
 }
 

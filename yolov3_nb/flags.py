@@ -129,7 +129,7 @@ def other_names(
 _EXAMPLES = '''examples:
   yolov3_train                                   ToyVOC, minutes on two CPU cores
   yolov3_train --preset voc --data ~/VOC         the real thing, for a GPU
-  yolov3_train --data ~/VOC --preset voc_cpu     PASCAL VOC on a laptop, in about two hours
+  yolov3_train --data ~/VOC --preset voc_cpu     PASCAL VOC on two CPU cores, in about two hours
   yolov3_train --lr find                         ask a range test for the learning rate
   yolov3_train --limit 8 --epochs 150 --mosaic 0 --strength 0 --ema 0     overfit eight images
   yolov3_train --resume runs/toy-1               go on with an interrupted run
