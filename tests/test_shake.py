@@ -82,8 +82,8 @@ def test_a_run_without_end_is_a_failure(tmp_path):
 def test_what_is_stopped_leaves_no_run_behind(tmp_path):
     cell = "from pathlib import Path\nimport os, time\n" \
            f"Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\nwhile True: time.sleep(1)"
-    nb = notebook(tmp_path/'endless.ipynb', {'wait': cell})
-    command = [sys.executable, 'tools/shake.py', str(nb), '--out', str(tmp_path/'shake.json'),
+    nb, out = notebook(tmp_path/'endless.ipynb', {'wait': cell}), tmp_path/'shake.json'
+    command = [sys.executable, 'tools/shake.py', str(nb), '--out', str(out),
                '--setting', 'seed-1', '--setting', 'seed-2', '--jobs', '2']
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         until = time.time() + 120
@@ -93,6 +93,7 @@ def test_what_is_stopped_leaves_no_run_behind(tmp_path):
         assert process.wait(30) == 143
     assert len(pids) == 2
     assert not any(is_alive(int(p.stem)) for p in pids)
+    assert not out.exists()  # a run that was killed has not failed
 
 
 def is_alive(pid):

@@ -506,6 +506,7 @@ def save(out, kept):
 def shake(notebooks, chosen, minutes, out, anew=False, jobs=1):
     "Run what is not known yet, `jobs` runs at a time; {(notebook, setting): result}."
     kept, results, one_at_a_time = load(out), {}, threading.Lock()
+    ending = threading.Event()  # what is killed at the end of this script has not failed
     marks = {path: digest(path) for path in notebooks}
 
     def known_or_run(path, name):
@@ -513,6 +514,8 @@ def shake(notebooks, chosen, minutes, out, anew=False, jobs=1):
         if anew or key not in kept:
             log = out.with_suffix(f'.{os.getpid()}.{threading.get_ident()}.log')
             found = run(path, chosen[name], minutes, log)
+            if ending.is_set():
+                return
             with one_at_a_time:
                 kept[key] = found
                 save(out, kept)
@@ -526,6 +529,7 @@ def shake(notebooks, chosen, minutes, out, anew=False, jobs=1):
             for w in waiting:
                 w.result()
         except BaseException:
+            ending.set()
             for w in waiting:
                 w.cancel()
             for process in list(RUNNING):
