@@ -72,6 +72,11 @@ def processor_name()->str: # such as 'AMD EPYC 7763 64-Core Processor'
     return platform.processor() or platform.machine()
 
 # %% ../nbs/22_networks.ipynb #choose_precision
+def _onednn_has_bf16():
+    "Whether oneDNN, which convolves on the CPU, may use instructions for bfloat16."
+    allowed = os.environ.get('ONEDNN_MAX_CPU_ISA', 'ALL').upper()
+    return any(name in allowed for name in ('ALL', 'DEFAULT', 'BF16', 'FP16', 'AMX', 'AVX10'))
+
 def choose_precision(
     name:str, # of Lightning, or 'auto'
     accelerator:str='auto', # 'cpu' does not ask the GPU
@@ -85,7 +90,7 @@ def choose_precision(
     else:
         info = Path('/proc/cpuinfo')
         text = info.read_text() if info.exists() else ''
-        fast = 'avx512_bf16' in text or 'amx_bf16' in text
+        fast = _onednn_has_bf16() and ('avx512_bf16' in text or 'amx_bf16' in text)
     return 'bf16-mixed' if fast else '32-true'
 
 # %% ../nbs/22_networks.ipynb #find_weights
