@@ -83,7 +83,7 @@ def orthogonal(
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices.to(dtype)
     tall = x.shape[1] > x.shape[2]
-    if tall:  # the smaller of the two Gram matrices is that of the rows
+    if tall:  # turn it, so that the rows have the smaller of the two Gram matrices
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
