@@ -116,7 +116,7 @@ def grid_figure(
     chosen:int=0, # the box whose anchors are shown first
     classes:tuple=VOC_CLASSES, # their names
 )->Html: # shows itself in a notebook and in its page
-    "Boxes to drag over three grids: the cell, the anchor that takes a box, the ignored ones."
+    "Boxes to drag over three grids: the cell, the anchor that a box takes, the ignored ones."
     from yolov3_nb.anchors import STRIDES
     size = len(img)
     anchors = torch.as_tensor(anchors)
