@@ -128,8 +128,9 @@ BUDGET = """
 All rows are measured on VOC 2007 test. Ours belong to one training on 11,242 images of VOC 2007 and
 of a part of 2012, made in several runs, each from the weights of one before: *on the way* says that
 the learning rate was still high. The rows of others are what they published, and nobody ran them
-again for this page; images seen are epochs times 16,551. [14 speed](14_speed.ipynb) draws this
-table and says what to make of it.
+again for this page; images seen are epochs times 16,551. *Trapezoids* are those under the raw
+points of the curve, of boxes ranked by objectness alone ([09 evaluation](09_evaluation.ipynb)).
+[14 speed](14_speed.ipynb) draws this table and says what to make of it.
 
 """
 

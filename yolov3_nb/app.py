@@ -411,8 +411,9 @@ def explain(
 # %% ../nbs/11b_app.ipynb #evidence
 EVIDENCE = ('No heat map proves that the network saw the object: a blob at the cell that predicted '
             'the box, which has not looked at the image, glows on it as well. How far the maps '
-            'differ from that blob was measured in the course for its own network, on drawings '
-            '(chapters 10 and 11b); with other weights it may be otherwise.')
+            'differ from that blob was measured in the course for its own networks: on drawings '
+            '(chapters 10 and 11b), and for LayerCAM on photographs (chapter 10). With other '
+            'weights it may be otherwise.')
 
 # %% ../nbs/11b_app.ipynb #box_at
 def box_at(
