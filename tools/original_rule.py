@@ -103,7 +103,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('data', type=Path, help='the folder that holds VOCdevkit')
-    p.add_argument('names', nargs='*', default=['toy', 'voc07', 'voc'], help='of weights/')
+    p.add_argument('names', nargs='*', default=['toy', 'voc'], help='of weights/')
     p.add_argument('--limit', type=int, help='only the first images, to try it out')
     p.add_argument('--out', type=Path, default=ROOT/'results'/'original_rule.json')
     a = p.parse_args()

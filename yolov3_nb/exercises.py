@@ -2140,6 +2140,7 @@ EXERCISES['10_layercam'] = Exercise(_layer_map, cases=lambda: [
     (torch.tensor([[[-2., 1]], [[1, 4]]]), torch.tensor([[[-1., 1]], [[-2, .5]]])),
     (torch.tensor([[[-1., 2]]]), torch.tensor([[[3., 1]]])),
     (torch.tensor([[[1., 2]]]), torch.tensor([[[-1., -2]]])),
+    (torch.tensor([[[-1., 2]]]), torch.tensor([[[3., -1]]])),  # no cell is hot, one is below zero
     (torch.tensor([[[2., 1]], [[-1, 1]]]), torch.ones(2, 1, 2)),
     *((torch.randn(2, 3, 4, generator=(g := torch.Generator().manual_seed(n))),
        torch.randn(2, 3, 4, generator=g)) for n in (0, 1))], mistakes={
