@@ -107,6 +107,11 @@ def transfer_backbone(
     return twin
 
 # %% ../nbs/11_export.ipynb #fold_batch_norm
+def _refuse_folder(*args, **kwargs):
+    "What `save_pretrained` of a folded network does: no config.json describes such a network."
+    raise InputError('A folded network cannot be saved: the layers that config.json describes have '
+                     'batch norm. Save the network before it is folded, or export it.')
+
 def fold_batch_norm(
     model, # a `YOLOv3`; stays as it is
 ): # a copy in eval mode without batch norm, for inference only
@@ -116,6 +121,7 @@ def fold_batch_norm(
         if isinstance(block, ConvBlock):
             block.conv = fuse_conv_bn_eval(block.conv, block.norm)
             block.norm = nn.Identity()
+    twin.save_pretrained = _refuse_folder
     return twin.requires_grad_(False)
 
 # %% ../nbs/11_export.ipynb #Deployed
