@@ -71,6 +71,7 @@ def test_a_good_site_has_no_problem(site):
     ('<p>called by :meth:<code>fit</code></p>', 'a role shows'),
     ('<pre><code>ds, # a [`VOCDataset`](data.html#vocdataset)</code></pre>', 'a linked name shows'),
     ('<h3>command.&lt;locals&gt;.script</h3>', 'an inner name shows'),
+    (r'<table><tr><td>$1 - \text{CIoU}$, × 2.5</td></tr></table>', 'a formula shows'),
     ('<p id="a"></p><p id="a"></p>', 'the id a stands 2 times'),
     ('<pre>/home/student/.cache/toyvoc</pre>', 'a path of the machine')])
 def test_the_check_sees(site, bad, said):

@@ -40,7 +40,8 @@ MARKUP = {'a directive': re.compile(r'^\s*#\| ?\w', re.M), 'a shortcode': re.com
           'a role': re.compile(r'(?<!\S):[a-z]+:(?!\w)'),
           'an inner name': re.compile(r'<locals>'),
           'a private name': re.compile(r'(?<!\S)_[a-z]\w*'),
-          'a linked name': re.compile(r'\[`[^`\]]+`\]\(')}
+          'a linked name': re.compile(r'\[`[^`\]]+`\]\('),
+          'a formula': re.compile(r'\$[^$\n]*\\[a-zA-Z]+[^$\n]*\$')}
 KATEX = 'katex@0.16.11'
 KATEX_SHA512 = ('RQrI8rlHY92OLf3rho/Ts8i/XvjgguEjOkO1BEXcU3N8BqPpSzBNwV/G0Ukr+P/l'
                 '3ivvJUE/Fa/CwbS6HesGNQ==')
