@@ -1,12 +1,13 @@
-"""Measure a recipe step by step: `python tools/ladder.py toy|voc [--data DIR] [--seeds 0,1,2]`.
+"""Measure a recipe step by step: `python tools/ladder.py NAME [--data DIR] [--seeds 0,1,2]`.
 
-Each rung of a ladder changes one thing of the recipe that has been kept so far. On the ladder `toy`
-a rung is kept if it wins: if its mean mAP over the seeds is higher than that of the recipe before
-it. On the ladder `voc` every rung is kept but those marked "aside". All are trained on train for
-the same few epochs, and measured on val, never on test. What is measured goes to
-results/ladder_NAME.json, or --out, after every run, so an interrupted ladder goes on where it was:
-a rung that has been measured is not run again, and a file that was measured with other settings is
-left alone."""
+Each rung of a ladder changes one thing of the recipe before it. On the ladders `toy` and `voc`
+every rung is carried on but those marked "aside". On the ladder `short` (ToyVOC at 96 pixels) a
+rung is carried on if it wins: if its mean mAP over the seeds is higher than that of the recipe
+before it. All are trained on train for the same few epochs,
+and measured on val, never on test. What is measured goes to results/ladder_NAME.json, or --out,
+after every run, so an interrupted ladder goes on where it was, and several may work on one: a rung
+that has been measured is not run again, and a file that was measured with other settings is left
+alone."""
 import argparse
 import datetime
 import json
@@ -28,9 +29,9 @@ LOSS = ('loss: sums over cells, CIoU, λ chosen on val', dict(loss='yolo'))
 MILD = ('milder augmentation, no mosaic', dict(strength=.3, mosaic=0.))
 EMA = ('moving average of the weights', dict(ema=.998))
 
-# name: settings of the first rung, whether a rung is kept only if it wins, the rungs
+# name: settings of the first rung, and the rungs
 LADDERS = {
-    'toy': (ORIGINAL | dict(epochs=6, size=96, optimizer='adamw', lr=4e-3, workers=0), True, [
+    'short': (ORIGINAL | dict(epochs=6, size=96, optimizer='adamw', lr=4e-3, workers=0), [
         FIRST,
         LOSS,
         ('anchors by k-means on these boxes', dict(anchors='toyvoc')),
@@ -42,36 +43,52 @@ LADDERS = {
         ('hardly any augmentation', dict(strength=.1)),
         ('λ of objectness 1.2, not 1.4', dict(lambdas='obj=1.2')),
         ('batches without their empty margins', dict(rect=True))]),
-    'voc': (ORIGINAL | dict(epochs=4, size=128), False, [
+    'toy': (ORIGINAL | dict(epochs=4), [
+        FIRST,
+        LOSS,
+        ('aside: anchors by k-means on these boxes', dict(anchors='toyvoc')),
+        MILD,
+        EMA,
+        ('aside: with the anchors by k-means', dict(anchors='toyvoc')),
+        ("aside: with VOC's anchors", dict(anchors='voc')),
+        ('aside: by k-means, and batches of 8', dict(anchors='toyvoc', batch=8)),
+        ('all anchors that fit, not the best alone', dict(positive_iou=.5)),
+        ('twice the learning rate', dict(lr=8e-3)),
+        ('hardly any augmentation', dict(strength=.1)),
+        ('aside: λ of objectness 1.2, not 1.4', dict(lambdas='obj=1.2')),
+        ('batches without their empty margins', dict(rect=True))]),
+    'voc': (ORIGINAL | dict(epochs=4, size=128), [
         FIRST,
         LOSS,
         ('anchors of these boxes', dict(anchors='auto')),
         MILD,
         EMA,
         ('aside: inputs that grow', dict(grow=.8))])}
+MUST_WIN = ('short',)  # ladders whose rungs are carried on only if they win
 
 
 def rungs(name, file, seeds, **more):
-    """(name, what it changes, all settings) of each rung, on the changes before it that were kept.
+    """(name, what it changes, all settings) of each rung, with the changes that were carried on.
 
-    What is kept may hang on what the rung reached: the file is read after each rung."""
+    Which these are may depend on what the rung before reached, so it is measured before the next
+    one is asked for."""
     from yolov3_nb.recipe import Recipe
-    base, only_if_it_wins, steps = LADDERS[name]
+    base, steps = LADDERS[name]
     s = asdict(Recipe()) | base | more
     for title, change in steps:
         yield title, change, s | change
-        if not change or title.startswith('aside'):
+        if title.startswith('aside') or s | change == s:
             continue
-        if not only_if_it_wins or mean_map(file, s | change, seeds) > mean_map(file, s, seeds):
+        if name not in MUST_WIN or mean_map(file, s | change, seeds) > mean_map(file, s, seeds):
             s = s | change
 
 
 def mean_map(file, s, seeds):
     "Mean mAP of a rung over these seeds; `SystemExit` where one of them has not been measured."
     row = find(file, s)
-    missing = [seed for seed in seeds if not row or seed not in row['seeds']]
-    if missing:
-        sys.exit(f'What comes next hangs on a rung that is not measured with seed {missing[0]}.')
+    for seed in seeds:
+        if not row or seed not in row['seeds']:
+            sys.exit(f'What comes next depends on a rung that seed {seed} has not measured.')
     return sum(row['map50'][row['seeds'].index(seed)] for seed in seeds) / len(seeds)
 
 
@@ -126,41 +143,46 @@ def check_file(file, base):
         sys.exit(f'{file} was measured with other settings ({changed}): give another --out.')
 
 
-def note(file, ladder, seed, found, command):
-    "Add the figures of a run of the last rung to the file."
+def note(file, name, base, rung, seed, found, command):
+    "Add the figures of one run of a rung to the file; what it holds of other rungs stays."
     from yolov3_nb.files import locked, write_json
     from yolov3_nb.networks import device_name, processor_name
     from yolov3_nb.runs import commit_used, versions_used
-    empty = {k: [] for k in ('seeds', *FIGURES, 'cpu_minutes')}
+    title, change, s = rung
     with locked(Path(tempfile.gettempdir())/f'{file.stem}.lock'):
-        rows = []
-        for title, change, s in ladder:
-            row = find(file, s) or {k: [] for k in empty}
-            rows.append(row | dict(name=title, change=change, settings=plain(s)))
+        rows = json.loads(file.read_text(encoding='utf-8'))['rungs'] if file.exists() else []
+        row = next((r for r in rows if plain(r['settings']) == plain(s)), None)
+        if row is None:
+            row = {k: [] for k in ('seeds', *FIGURES, 'cpu_minutes')}
+            rows.append(row)
+        row |= dict(name=title, change=change, settings=plain(s))
         for k, v in (found | dict(seeds=seed)).items():
-            rows[-1][k].append(v)
+            row[k].append(v)
+        titles = [title for title, _ in LADDERS[name][1]]
+        rows.sort(key=lambda row: titles.index(row['name']))
         write_json(file, dict(name=file.stem, command=command, commit=commit_used(),
                               date=datetime.date.today().isoformat(), device=device_name('cpu'),
-                              processor=processor_name(), versions=versions_used(),
-                              base=plain(ladder[0][2]), rungs=[r for r in rows if r['seeds']]))
+                              processor=processor_name(), versions=versions_used(), base=base,
+                              rungs=rows))
 
 
-def main(name, seeds, file, more):
-    check_file(file, plain(next(rungs(name, file, seeds, **more))[2]))
+def main(name, seeds, only, file, more):
+    base = plain(next(rungs(name, file, seeds, **more))[2])
+    check_file(file, base)
     flags = [f'--{k}={v}' for k, v in more.items() if k not in ('data', 'progress')]
     if more['data']:
         flags.append('--data=DIR')
     command = shlex.join(['python', 'tools/ladder.py', name, *flags])
-    ladder = []
-    for rung in rungs(name, file, seeds, **more):
-        ladder.append(rung)
+    for n, rung in enumerate(rungs(name, file, seeds, **more)):
+        if only and n not in only:
+            continue
         title, _, s = rung
         for seed in seeds:
             measured = find(file, s)
             if measured and seed in measured['seeds']:
                 continue
             found = run(s | dict(seed=seed))
-            note(file, ladder, seed, found, command)
+            note(file, name, base, rung, seed, found, command)
             print(title, seed, found, flush=True)
 
 
@@ -173,8 +195,8 @@ if __name__ == '__main__':
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('name', choices=LADDERS)
     p.add_argument('--data', help='folder that holds VOCdevkit; ToyVOC unless given')
-    p.add_argument('--seeds', type=numbers, default='0,1,2',
-                   help='with commas between (default: 0,1,2)')
+    p.add_argument('--seeds', type=numbers, default='0', help='with commas between (default: 0)')
+    p.add_argument('--only', type=numbers, metavar='N,M', help='only these rungs, from 0')
     p.add_argument('--out', type=Path, metavar='FILE',
                    help='where to (default: results/ladder_NAME.json)')
     p.add_argument('--epochs', type=int, default=argparse.SUPPRESS)
@@ -186,4 +208,5 @@ if __name__ == '__main__':
     name = a.pop('name')
     out = a.pop('out') or ROOT/'results'/f'ladder_{name}.json'
     seeds = a.pop('seeds')
-    main(name, seeds, out, dict(a, progress=False))
+    only = a.pop('only')
+    main(name, seeds, only, out, dict(a, progress=False))
