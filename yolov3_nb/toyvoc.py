@@ -1146,13 +1146,19 @@ Thing = namedtuple('Thing', 'name parts')
 # %% ../nbs/00_toyvoc.ipynb #note-namedtuple-note-name-bo
 Note = namedtuple('Note', 'name box truncated difficult share')
 
+# %% ../nbs/00_toyvoc.ipynb #mask-of
+def mask_of(things, w, h):
+    "For each pixel the number of the thing seen there, from 1 in painting order; 0 where none is"
+    mask = np.zeros((h, w), np.uint8)
+    for k,t in enumerate(things, 1):
+        stamp(mask, t.parts, k)
+    return mask
+
 # %% ../nbs/00_toyvoc.ipynb #visible
 def visible(things, w, h):
     """For each thing in painting order: the share of its pixels that is seen, its visible box and
     its whole box (first and last pixel)"""
-    ids = np.zeros((h, w), np.uint8)
-    for k,t in enumerate(things, 1):
-        stamp(ids, t.parts, k)
+    ids = mask_of(things, w, h)
     out = []
     for k,t in enumerate(things, 1):
         x0, y0, x1, y1 = whole = extent(t.parts)
@@ -1204,7 +1210,9 @@ def size_share(r, crowd):
 
 # %% ../nbs/00_toyvoc.ipynb #spot
 def spot(r, name, size, w, h, horizon):
-    "Where the middle of a figure comes: within the image; one large one in twelve, across its edge"
+    """Where the middle of a figure comes, column and row (None: it stands on the ground)
+
+    In one try in twelve a large figure comes so near the left or right edge that it is cut."""
     across = r.random() < 1/12 and size > .2*max(w, h)
     if across:
         x = r.choice((r.uniform(-.1, .3)*size, w - r.uniform(-.1, .3)*size))
@@ -1241,34 +1249,52 @@ def put(r, img, name, draw, size, horizon, others, limit):
         if all(meets(box, o) <= limit for o in taken):
             return Thing(name, parts)
 
+# %% ../nbs/00_toyvoc.ipynb #stage
+def stage(r, w, h):
+    "A background with clutter on it, and the row of its horizon or None"
+    img, horizon = r.choice(BACKGROUNDS)(r, w, h)
+    for _ in range(r.choice((0, 1, 2, 2, 3, 4))):
+        draw = r.choice(CLUTTER)
+        size = r.uniform(.06, .45)*max(w, h)
+        stamp(img, put(r, img, None, draw, size, horizon, [], 1).parts)
+    return img, horizon
+
+# %% ../nbs/00_toyvoc.ipynb #cast
+def cast(r, img, horizon):
+    "The objects of a scene, what is far first, and at times something in front of them"
+    longest = max(img.shape[:2])
+    n = r.choices(range(1, 13), (4, 6, 8, 10, 12, 13, 13, 12, 9, 6, 4, 3))[0]
+    limit, things, name = r.choice((.03, .1, .2)), [], None
+    for _ in range(n):
+        if not name or r.random() > .25:
+            name = r.choices(VOC_CLASSES, [2 if c == 'person' else 1 for c in VOC_CLASSES])[0]
+        t = put(r, img, name, FIGURES[name], size_share(r, n)*longest, horizon, things, limit)
+        if t:
+            things.append(t)
+    if horizon is not None:
+        things.sort(key=lambda t: extent(t.parts)[3])
+    front = [put(r, img, None, r.choice(CLUTTER), r.uniform(.05, .3)*longest, horizon, things, .3)
+             for _ in range(r.choice((0, 0, 0, 1)))]
+    return things + [t for t in front if t]
+
+# %% ../nbs/00_toyvoc.ipynb #painted
+def painted(img, things):
+    "A copy of the image with the things on it"
+    img = img.copy()
+    for t in things:
+        stamp(img, t.parts)
+    return img
+
 # %% ../nbs/00_toyvoc.ipynb #scene
 def scene(r):
     "One image and its notes"
     a, b = r.choice((288, 304, 320, 336)), r.choice((.62, .67, .75, .75, .75, .88, 1))
     w, h = (a, round(a*b)) if r.random() < .7 else (round(a*b), a)
-    while True:
-        img, horizon = r.choice(BACKGROUNDS)(r, w, h)
-        for _ in range(r.choice((0, 1, 2, 2, 3, 4))):
-            stamp(img, put(r, img, None, r.choice(CLUTTER), r.uniform(.06, .45)*a, horizon,
-                           [], 1).parts)
-        n = r.choices(range(1, 13), (4, 6, 8, 10, 12, 13, 13, 12, 9, 6, 4, 3))[0]
-        limit, things, name = r.choice((.03, .1, .2)), [], None
-        for _ in range(n):
-            if not name or r.random() > .25:
-                name = r.choices(VOC_CLASSES, [2 if c == 'person' else 1 for c in VOC_CLASSES])[0]
-            t = put(r, img, name, FIGURES[name], size_share(r, n)*a, horizon, things, limit)
-            if t:
-                things.append(t)
-        if horizon is not None:
-            things.sort(key=lambda t: extent(t.parts)[3])
-        front = [put(r, img, None, r.choice(CLUTTER), r.uniform(.05, .3)*a, horizon, things, .3)
-                 for _ in range(r.choice((0, 0, 0, 1)))]
-        things, notes = annotate(things + [t for t in front if t], w, h)
-        if notes:
-            break
-    for t in things:
-        stamp(img, t.parts)
-    return grained(r, img), notes
+    notes = []
+    while not notes:
+        img, horizon = stage(r, w, h)
+        things, notes = annotate(cast(r, img, horizon), w, h)
+    return grained(r, painted(img, things)), notes
 
 # %% ../nbs/00_toyvoc.ipynb #course-image-000001
 COURSE_IMAGE = '000001'
@@ -1323,10 +1349,8 @@ def course_scene():
                     skin=(226, 174, 138), hair=(84, 52, 36)),
               Thing(None, [((120, 40, 50), [leash])]),
               actor('dog', 2, 135, 345, 349, **paint(206, 150, 84), trim=(200, 48, 60))]
-    img, (things, notes) = hill_side(), annotate(things, 480, 360)
-    for t in things:
-        stamp(img, t.parts)
-    return img, notes
+    things, notes = annotate(things, 480, 360)
+    return painted(hill_side(), things), notes
 
 # %% ../nbs/00_toyvoc.ipynb #object-object-name-name-pose
 OBJECT = '''	<object>
