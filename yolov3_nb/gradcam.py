@@ -478,6 +478,11 @@ def _scores(model, det, batch):
     return torch.cat([score.values(p) for p in preds]).exp().cpu()
 
 # %% ../nbs/10_gradcam.ipynb #deletion-insertion
+def _blurred(x):
+    "An image (3, S, S) of which only the means of ten by ten tiles are left, smoothly joined."
+    size = x.shape[-1]
+    return _resize(F.avg_pool2d(x[None], size//10)[0], size)
+
 def _curves_of_map(model, det, x, blurred, hot):
     "Scores as portions (P, size, size) go, and as they come back: two times (P,)."
     hot = hot[:, None]                                                         # (P, 1, S, S)
@@ -501,7 +506,7 @@ def deletion_insertion(
     for i in range(len(dets['scale'])):
         det = {k: v[i:i + 1] for k, v in dets.items()}
         x = xb[dets['image'][i]]
-        blurred = _resize(F.avg_pool2d(x[None], size//10)[0], size)
+        blurred = _blurred(x)
         full, none = _scores(model, det, torch.stack([x, blurred])).split(1)
         of_maps = torch.stack([m[i] for m in maps.values()])
         of_box = []
