@@ -33,9 +33,10 @@ EMA = ('moving average of the weights', dict(ema=.998))
 LADDERS = {
     'short': (ORIGINAL | dict(epochs=6, size=96, optimizer='adamw', lr=4e-3, workers=0), [
         FIRST,
+        ('no mosaic', dict(mosaic=0.)),
+        ('milder augmentation', dict(strength=.3)),
         LOSS,
         ('anchors by k-means on these boxes', dict(anchors='toyvoc')),
-        MILD,
         EMA,
         ('all anchors that fit, not the best alone', dict(positive_iou=.5)),
         ('Muon, not AdamW', dict(optimizer='muon')),

@@ -4,7 +4,8 @@ Network, data and steps are those of tools/schedules.py with its one-cycle sched
 optimiser of the presets. The runs differ in the rule or the form, and in the seed, and are measured
 on val, never on test. results/rules_toy.json is written after each run, so that an interrupted
 comparison goes on where it was. Two lists can be worked on at a time, each with an --out of its
-own: `--only assignment` and `--only loss`.
+own: `--only assignment` and `--only loss`. `--rule NAME`, as often as wanted, makes the runs of
+single rows, for instance longer ones (with `--epochs` and an --out of their own).
 
 A rule of assignment decides which slots an object makes positive and which it closes. The rules
 that the library has not are written here, plainly, object by object; the loss, the coding of the
@@ -153,11 +154,14 @@ if __name__ == '__main__':
     parser.add_argument('--out', type=Path, metavar='FILE', default=ROOT/'results'/'rules_toy.json')
     parser.add_argument('--seeds', default='0,1,2', help='with commas between (default: 0,1,2)')
     parser.add_argument('--only', choices=RUNS, help='only this list (default: both)')
+    parser.add_argument('--rule', action='append', choices=every(), metavar='NAME',
+                        help='only this row')
     parser.add_argument('--epochs', type=int, default=SETTINGS['epochs'])
     parser.add_argument('--limit', type=int, help='images of each split, to try it out')
     args = parser.parse_args()
     settings = SETTINGS | dict(optimizer='muon', epochs=args.epochs, limit=args.limit)
-    names = list(RUNS[args.only] if args.only else every())
+    names = args.rule or list(RUNS[args.only] if args.only else every())
     seeds = [int(n) for n in args.seeds.split(',')]
-    compare(args.out, 'python tools/rules.py', 'rule', names, seeds, settings,
+    longer = f' --epochs {args.epochs}' if args.epochs != SETTINGS['epochs'] else ''
+    compare(args.out, f'python tools/rules.py{longer}', 'rule', names, seeds, settings,
             lambda name, seed: run(settings, name, seed))
