@@ -1212,7 +1212,8 @@ def size_share(r, crowd):
 def spot(r, name, size, w, h, horizon):
     """Where the middle of a figure comes, column and row (None: it stands on the ground)
 
-    In one try in twelve a large figure comes so near the left or right edge that it is nearly always cut."""
+    In one try in twelve a large figure comes so near the left or right edge that it is nearly
+    always cut."""
     across = r.random() < 1/12 and size > .2*max(w, h)
     if across:
         x = r.choice((r.uniform(-.1, .3)*size, w - r.uniform(-.1, .3)*size))
@@ -1261,7 +1262,7 @@ def stage(r, w, h):
 
 # %% ../nbs/00_toyvoc.ipynb #cast
 def cast(r, img, horizon):
-    "The objects of a scene, far before near if there is a horizon; at times a thing in front of them"
+    "The objects of a scene, far before near if there is a horizon; at times a thing before them"
     longest = max(img.shape[:2])
     n = r.choices(range(1, 13), (4, 6, 8, 10, 12, 13, 13, 12, 9, 6, 4, 3))[0]
     limit, things, name = r.choice((.03, .1, .2)), [], None
