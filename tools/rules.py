@@ -1,11 +1,14 @@
-"""Compare rules of assignment and forms of the loss in training: `python tools/rules.py`.
+"""Compare rules of assignment, or forms of the loss, in training.
 
-Network, data and steps are those of tools/schedules.py with its one-cycle schedule and the
-optimiser of the presets. The runs differ in the rule or the form, and in the seed, and are measured
-on val, never on test. results/rules_toy.json is written after each run, so that an interrupted
-comparison goes on where it was. Two lists can be worked on at a time, each with an --out of its
-own: `--only assignment` and `--only loss`. `--rule NAME`, as often as wanted, makes the runs of
-single rows, for instance longer ones (with `--epochs` and an --out of their own).
+`python tools/rules.py assignment` writes results/rules_toy.json, `python tools/rules.py loss`
+results/forms_toy.json. Network, data and steps are those of tools/schedules.py with its one-cycle
+schedule and the optimiser of the presets. The runs differ in the rule or the form, and in the seed,
+and are measured on val, never on test. The file is written after each run, so that an interrupted
+comparison goes on where it was. `--rule NAME`, as often as wanted, makes the runs of single rows,
+for instance longer ones (with `--epochs` and an --out of their own).
+
+The rules are compared with anchors by k-means on these boxes. With COCO's, squeezed to 96 pixels,
+the rules that look for the best of the nine leave the finest grid without an object.
 
 A rule of assignment decides which slots an object makes positive and which it closes. The rules
 that the library has not are written here, plainly, object by object; the loss, the coding of the
@@ -89,6 +92,8 @@ class RuleModule(LitYOLOv3):
 
 PREDICTED = dict(loss_options=dict(ignore_iou=.7))
 PAPER_LOSS = dict(box='mse', obj_target='one', class_activation='sigmoid')
+SAME_FOR_ALL = {'assignment': dict(anchors='toyvoc'), 'loss': {}}
+FILES = {'assignment': 'rules_toy', 'loss': 'forms_toy'}
 ONE_EACH = dict.fromkeys(YOLO_LAMBDAS, 1.) | dict(box=2.)  # half of the squares of four numbers
 
 # name: (rule, further settings of the run, further arguments of the module)
@@ -112,7 +117,8 @@ RUNS = {
 
 
 def fit_of_positives(name, settings):
-    "Of val's objects: positives for each, and their share whose anchor overlaps by less than 0.5."
+    """Of val's objects: positives for each, their shares on the grids of `STRIDES`, and the share
+    of those whose anchor overlaps their object by less than 0.5."""
     from yolov3_nb.anchors import ANCHORS, scale_anchors
     from yolov3_nb.toyvoc import make_toyvoc
     from yolov3_nb.training import DetectionDataModule
@@ -122,19 +128,21 @@ def fit_of_positives(name, settings):
                                         image_size=s['size'])
     data.setup('validate')
     anchors = torch.as_tensor(scale_anchors(ANCHORS[s['anchors']], s['size']))
-    objects, fits = 0, []
+    objects, fits = 0, [[], [], []]
     for xb, targets in data.val_dataloader():
         size = xb.shape[-2:]
         grids = (assign(targets, anchors, size, rule) if rule else
                  encode(targets, anchors, size, positive_iou=s['positive_iou']))
         objects += sum(len(target['boxes']) for target in targets)
-        for grid, three in zip(grids, anchors):
+        for grid, three, fits_here in zip(grids, anchors, fits):
             positive = grid[..., 4] == 1
             which = positive.nonzero()[:, 1]
             iou = wh_iou(grid[positive][:, 2:4], three)
-            fits.append(iou[torch.arange(len(which)), which])
-    fits = torch.cat(fits)
-    return dict(positives=len(fits) / objects, poor=float((fits < .5).float().mean()))
+            fits_here.append(iou[torch.arange(len(which)), which])
+    fits = [torch.cat(fits_here) for fits_here in fits]
+    of_all = torch.cat(fits)
+    return dict(positives=len(of_all) / objects, poor=float((of_all < .5).float().mean()),
+                by_stride=[len(fits_here) / len(of_all) for fits_here in fits])
 
 
 def every():
@@ -151,17 +159,19 @@ def run(settings, name, seed):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, metavar='FILE', default=ROOT/'results'/'rules_toy.json')
+    parser.add_argument('what', choices=RUNS)
+    parser.add_argument('--out', type=Path, metavar='FILE', help='(default: in results/)')
     parser.add_argument('--seeds', default='0,1,2', help='with commas between (default: 0,1,2)')
-    parser.add_argument('--only', choices=RUNS, help='only this list (default: both)')
-    parser.add_argument('--rule', action='append', choices=every(), metavar='NAME',
-                        help='only this row')
+    parser.add_argument('--rule', action='append', metavar='NAME', help='only this row')
     parser.add_argument('--epochs', type=int, default=SETTINGS['epochs'])
     parser.add_argument('--limit', type=int, help='images of each split, to try it out')
     args = parser.parse_args()
-    settings = SETTINGS | dict(optimizer='muon', epochs=args.epochs, limit=args.limit)
-    names = args.rule or list(RUNS[args.only] if args.only else every())
-    seeds = [int(n) for n in args.seeds.split(',')]
+    if unknown := set(args.rule or []) - set(RUNS[args.what]):
+        parser.error(f'no such row: {", ".join(unknown)}; there are: {", ".join(RUNS[args.what])}')
+    settings = SETTINGS | SAME_FOR_ALL[args.what]
+    settings |= dict(optimizer='muon', epochs=args.epochs, limit=args.limit)
     longer = f' --epochs {args.epochs}' if args.epochs != SETTINGS['epochs'] else ''
-    compare(args.out, f'python tools/rules.py{longer}', 'rule', names, seeds, settings,
+    compare(args.out or ROOT/'results'/f'{FILES[args.what]}.json',
+            f'python tools/rules.py {args.what}{longer}', 'rule', args.rule or RUNS[args.what],
+            [int(n) for n in args.seeds.split(',')], settings,
             lambda name, seed: run(settings, name, seed))
