@@ -3,11 +3,10 @@
 Each rung of a ladder changes one thing of the recipe before it. On the ladders `toy` and `voc`
 every rung is carried on but those marked "aside". On the ladder `short` (ToyVOC at 96 pixels) a
 rung is carried on if it wins: if its mean mAP over the seeds is higher than that of the recipe
-before it. All are trained on train for the same few epochs,
-and measured on val, never on test. What is measured goes to results/ladder_NAME.json, or --out,
-after every run, so an interrupted ladder goes on where it was, and several may work on one: a rung
-that has been measured is not run again, and a file that was measured with other settings is left
-alone."""
+before it. All are trained on train for the same few epochs, and measured on val, never on test.
+What is measured goes to results/ladder_NAME.json, or --out, after every run, so an interrupted
+ladder goes on where it was, and several may work on one: a rung that has been measured is not run
+again, and a file that was measured with other settings is left alone."""
 import argparse
 import datetime
 import json
@@ -171,6 +170,8 @@ def main(name, seeds, only, file, more):
     base = plain(next(rungs(name, file, seeds, **more))[2])
     check_file(file, base)
     flags = [f'--{k}={v}' for k, v in more.items() if k not in ('data', 'progress')]
+    if seeds != [0]:
+        flags.append(f"--seeds={','.join(map(str, seeds))}")
     if more['data']:
         flags.append('--data=DIR')
     command = shlex.join(['python', 'tools/ladder.py', name, *flags])

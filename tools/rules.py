@@ -14,6 +14,7 @@ A rule of assignment decides which slots an object makes positive and which it c
 that the library has not are written here, plainly, object by object; the loss, the coding of the
 boxes and all else stay the course's, so that a row differs from the first one in its rule alone."""
 import argparse
+import shlex
 from pathlib import Path
 
 import torch
@@ -170,8 +171,12 @@ if __name__ == '__main__':
         parser.error(f'no such row: {", ".join(unknown)}; there are: {", ".join(RUNS[args.what])}')
     settings = SETTINGS | SAME_FOR_ALL[args.what]
     settings |= dict(optimizer='muon', epochs=args.epochs, limit=args.limit)
-    longer = f' --epochs {args.epochs}' if args.epochs != SETTINGS['epochs'] else ''
-    compare(args.out or ROOT/'results'/f'{FILES[args.what]}.json',
-            f'python tools/rules.py {args.what}{longer}', 'rule', args.rule or RUNS[args.what],
-            [int(n) for n in args.seeds.split(',')], settings,
+    command = ['python', 'tools/rules.py', args.what]
+    for rule in args.rule or []:
+        command += ['--rule', rule]
+    for flag in ('seeds', 'epochs', 'limit'):
+        if (value := getattr(args, flag)) != parser.get_default(flag):
+            command += [f'--{flag}', str(value)]
+    compare(args.out or ROOT/'results'/f'{FILES[args.what]}.json', shlex.join(command), 'rule',
+            args.rule or RUNS[args.what], [int(n) for n in args.seeds.split(',')], settings,
             lambda name, seed: run(settings, name, seed))

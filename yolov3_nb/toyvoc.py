@@ -57,7 +57,8 @@ def rect(x0, y0, x1, y1, r=0):
 # %% ../nbs/00_toyvoc.ipynb #spline
 def spline(p0, p1, p2, p3, t):
     "The point at `t` between p1 and p2 on a Catmull-Rom curve"
-    def at(a, b, c, d): return b + t/2*(c-a + t*(2*a-5*b+4*c-d + t*(3*b-a-3*c+d)))
+    def at(a, b, c, d):
+        return b + t/2*(c-a + t*(2*a-5*b+4*c-d + t*(3*b-a-3*c+d)))
     return at(p0[0], p1[0], p2[0], p3[0]), at(p0[1], p1[1], p2[1], p3[1])
 
 # %% ../nbs/00_toyvoc.ipynb #smooth
@@ -129,17 +130,23 @@ def stamp(img, parts, value=None):
 Palette = namedtuple('Palette', 'body dark light trim ink pale glass skin hair')
 
 # %% ../nbs/00_toyvoc.ipynb #hsv
-def hsv(h, s, v): return tuple(int(255*c) for c in colorsys.hsv_to_rgb(h, s, v))
+def hsv(h, s, v):
+    return tuple(int(255*c) for c in colorsys.hsv_to_rgb(h, s, v))
 
 # %% ../nbs/00_toyvoc.ipynb #mix
-def mix(a, b, t): return tuple(int(x + (y-x)*t) for x,y in zip(a, b))
+def mix(a, b, t):
+    return tuple(int(x + (y-x)*t) for x,y in zip(a, b))
 
 # %% ../nbs/00_toyvoc.ipynb #any-color
+def distance(a, b):
+    "How far two colours differ, summed over red, green and blue"
+    return sum(abs(x-y) for x,y in zip(a, b))
+
 def any_color(r, avoid=(), far=90):
     "A random colour that differs from each in `avoid`"
     for _ in range(30):
         c = hsv(r.random(), r.choice((r.uniform(0, .3), r.uniform(.4, 1))), r.uniform(.25, 1))
-        if all(sum(abs(x-y) for x,y in zip(c, a)) > far for a in avoid):
+        if all(distance(c, a) > far for a in avoid):
             break
     return c
 
@@ -150,7 +157,7 @@ def palette(r, behind=(128,128,128)):
     ink = hsv(r.random(), r.uniform(0, .5), r.uniform(.06, .22))
     pale = hsv(r.random(), r.uniform(0, .2), r.uniform(.85, 1))
     glass = hsv(r.random(), r.uniform(.1, .5), r.uniform(.5, 1))
-    if sum(abs(x-y) for x,y in zip(glass, body)) < 120:
+    if distance(glass, body) < 120:
         glass = mix(glass, ink, .7)
     skin = hsv(r.uniform(.04, .09), r.uniform(.25, .6), r.uniform(.35, 1))
     return Palette(body, mix(body, (0,0,0), .35), mix(body, (255,255,255), .4),
@@ -1175,7 +1182,8 @@ def visible(things, w, h):
     return out
 
 # %% ../nbs/00_toyvoc.ipynb #sides
-def sides(box): return box[2] - box[0] + 1, box[3] - box[1] + 1
+def sides(box):
+    return box[2] - box[0] + 1, box[3] - box[1] + 1
 
 # %% ../nbs/00_toyvoc.ipynb #annotate
 def annotate(things, w, h):
