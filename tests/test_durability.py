@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as L
 import torch
+from PIL import Image
 
 from yolov3_nb import cli, learner, training
 from yolov3_nb.durable import Interruptible, Patience, WholeCheckpoints, lost_patience
@@ -232,6 +233,62 @@ def test_a_signal_whose_exception_is_lost_still_ends_the_command(name, status):
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     assert 'Traceback' not in done.stderr and 'went on' not in done.stdout
+
+
+@pytest.mark.parametrize('ending', [KeyboardInterrupt(), SystemExit(143), OSError(28, 'full')])
+def test_what_ends_a_run_before_its_first_batch_is_said(tmp_path, monkeypatch, capsys, ending):
+    from pytorch_lightning.utilities.combined_loader import CombinedLoader
+
+    def ends(self):
+        raise ending
+
+    monkeypatch.setattr(CombinedLoader, '__iter__', ends)
+    flags = '--size 64 --width .0625 --batch 4 --workers 0 --limit 8 --epochs 1 --accelerator cpu'
+    argv = [*flags.split(), '--no-progress', '--out', str(tmp_path/'run')]
+    status = status_of(cli.train, argv)
+    said = capsys.readouterr().err
+    assert 'combined_loader' not in said and '--resume' in said, said
+    assert status == {KeyboardInterrupt: 130, SystemExit: 143, OSError: 2}[type(ending)]
+
+
+SHORT = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+"""
+DRAWN = SHORT + """
+from yolov3_nb.toyvoc import write_image
+write_image(folder, '1', np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), [])
+"""
+IMPORTED = SHORT + """
+from yolov3_nb.formats import _write_image
+img = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+class One:
+    paths = [folder/'given']
+    def __getitem__(self, i):
+        return img, {}
+_write_image(One(), 0, folder/'VOC2007'/'JPEGImages', '1')
+"""
+
+
+@pytest.mark.parametrize('code, given', [(DRAWN, None), (IMPORTED, 'WEBP'), (IMPORTED, 'BMP')])
+def test_an_image_that_a_disk_takes_in_part_is_an_error(tmp_path, code, given):
+    images = tmp_path/'VOC2007'/'JPEGImages'
+    for folder in (images, tmp_path/'VOC2007'/'Annotations'):
+        folder.mkdir(parents=True)
+    if given:
+        Image.new('RGB', (64, 64)).save(tmp_path/'given', given)
+
+    def run(limit):
+        return subprocess.run([sys.executable, '-c', code, tmp_path, str(limit)],
+                              capture_output=True, text=True, timeout=60)
+
+    whole = run(10**6)
+    assert whole.returncode == 0, whole.stderr
+    size = next(images.iterdir()).stat().st_size
+    assert 'File too large' in run(size - 5).stderr
 
 
 # a second process, and what must not be mixed or lost

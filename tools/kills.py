@@ -291,6 +291,7 @@ def result(folder):
             continue
         if path.name in ('metrics.json', 'eval.json'):
             record = json.loads(data)
+            record.get('settings', {}).pop('workers', None)  # a full disk is tried with none
             data = json.dumps({k: v for k, v in record.items() if k not in LEAVE_OUT}).encode()
         if path.suffix == '.onnx':
             data = numbers_of_onnx(path)

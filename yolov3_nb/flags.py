@@ -190,7 +190,9 @@ def _last_place(
     frame = (ours or frames)[-1]
     return f'{Path(frame.filename).name}, line {frame.lineno}'
 
-_NO_MEMORY = 'out of memory', "can't allocate memory", 'not enough memory'  # PyTorch's words
+# PyTorch's words
+_NO_MEMORY = 'out of memory', "can't allocate memory", 'not enough memory'
+_NO_SHARED_MEMORY = 'unable to resize file', 'unable to allocate shared memory', '(shm)'
 
 def _what_happened(
     e:BaseException, # that ended a command
@@ -201,6 +203,9 @@ def _what_happened(
         return 2, str(e)
     if isinstance(e, KeyboardInterrupt):
         return 128 + signal.SIGINT, 'Stopped.'
+    if isinstance(e, RuntimeError) and any(words in str(e) for words in _NO_SHARED_MEMORY):
+        return 2, ('The memory that processes share does not suffice (/dev/shm; of a container, '
+                   '--shm-size): make room in it, or take --workers 0.')
     if isinstance(e, MemoryError) or any(words in text for words in _NO_MEMORY):
         return 2, ('The memory does not suffice: take a smaller --batch or --size, or images with '
                    'fewer pixels.')

@@ -7,6 +7,7 @@ __all__ = ['FolderDataset', 'DetectionData', 'from_folder', 'import_folder']
 
 # %% ../nbs/20m_formats.ipynb #imports-export
 import difflib
+import io
 import json
 import math
 import os
@@ -1266,12 +1267,15 @@ def _write_image(ds, i, folder, stem):
     if turn == 1 and plain and kind in ('JPEG', 'PNG'):
         name = stem + ('.jpg' if kind == 'JPEG' else '.png')
         shutil.copyfile(path, folder/name)
-    elif kind in ('JPEG', 'MPO', 'WEBP'):
+        return name
+    data = io.BytesIO()  # PIL itself does not notice when a disk takes only a part
+    if kind in ('JPEG', 'MPO', 'WEBP'):
         name = f'{stem}.jpg'
-        Image.fromarray(img).save(folder/name, quality=95, subsampling=0)
+        Image.fromarray(img).save(data, 'JPEG', quality=95, subsampling=0)
     else:
         name = f'{stem}.png'
-        Image.fromarray(img).save(folder/name)
+        Image.fromarray(img).save(data, 'PNG')
+    (folder/name).write_bytes(data.getvalue())
     return name
 
 def _voc_xml(file_name, annotation, classes):

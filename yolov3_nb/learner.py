@@ -486,6 +486,15 @@ def keep_log(
 # %% ../nbs/25_learner.ipynb #train_epochs
 FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG  # errors of a disk, or a file, that takes no more
 
+def _fit(trainer, module, dm, checkpoint):
+    "Lightning's `fit`. Where it is ended before its first batch, its clean-up fails and hides why."
+    try:
+        trainer.fit(module, datamodule=dm, ckpt_path=checkpoint, weights_only=True)
+    except RuntimeError as e:
+        if e.__context__ is None or 'iter(combined_loader)' not in str(e):
+            raise
+        raise e.__context__ from None
+
 def train_epochs(
     trainer, # from `make_trainer`
     module, # from `make_module`
@@ -499,7 +508,7 @@ def train_epochs(
     if trainer.is_global_zero:
         keep_log(run)
     try:
-        trainer.fit(module, datamodule=dm, ckpt_path=checkpoint, weights_only=True)
+        _fit(trainer, module, dm, checkpoint)
         return True
     except (KeyboardInterrupt, SystemExit) as e:  # Lightning turns the one into the other
         stopper = interruptible(trainer)

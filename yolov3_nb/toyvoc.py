@@ -9,6 +9,7 @@ __all__ = ['VOC_CLASSES', 'COURSE_IMAGE', 'TOYVOC_DIGEST', 'draw_figure', 'data_
 import colorsys
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -1398,8 +1399,9 @@ ANNOTATION = '''<annotation>
 def write_image(devkit, image_id, img, notes):
     "The JPEG and the XML of one image; VOC counts pixels from 1 and names the last one inside"
     voc, (h, w) = Path(devkit)/'VOC2007', img.shape[:2]
-    Image.fromarray(img).save(voc/'JPEGImages'/f'{image_id}.jpg', quality=85, subsampling=0,
-                              optimize=True)
+    jpeg = io.BytesIO()  # PIL itself does not notice when a disk takes only a part
+    Image.fromarray(img).save(jpeg, 'JPEG', quality=85, subsampling=0, optimize=True)
+    (voc/'JPEGImages'/f'{image_id}.jpg').write_bytes(jpeg.getvalue())
     objects = ''.join(OBJECT.format(n.name, n.truncated, n.difficult, *(v + 1 for v in n.box))
                       for n in notes)
     (voc/'Annotations'/f'{image_id}.xml').write_text(ANNOTATION.format(image_id, w, h, objects),
